@@ -1,0 +1,1 @@
+"""Watchers and schedules, each named in the YAML by its class."""

@@ -1,0 +1,1 @@
+"""Wiring: who plays whom, for how long."""

@@ -1,0 +1,122 @@
+"""Self-play: the current policy in every seat. One Lightning epoch = one iteration = one rollout and its updates."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Protocol
+
+import lightning as L
+import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from envs.exact import GameTree, GameTooLargeError
+from envs.game import load_game
+from envs.rng import derive_key
+from envs.vector_env import VectorEnv
+from lit_rl.rollout import Rollout, collect
+
+SHUFFLE_STREAM = 3
+
+
+class Algorithm(Protocol):
+    """What a datamodule needs of a LightningModule that learns from rollouts."""
+
+    policy: nn.Module  # (obs, legal) -> PolicyOutput; plays
+    decisions: Tensor  # scalar int64 buffer: decisions sampled so far
+    sampling_temperature: float
+    merge_rows: bool
+    batches_per_iteration: int
+
+    def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator: ...
+
+
+class RolloutLoader:
+    """The sized loader of a fit: each `iter()` collects one rollout and yields the algorithm's batches of it.
+
+    Sized, because Lightning prefetches an unsized loader, whose first rollout would then be one update stale.
+    """
+
+    def __init__(self, data: "SelfPlayDataModule"):
+        self.data = data
+        self.rollout: Rollout | None = None  # of the running iteration; callbacks look at it
+
+    def __len__(self) -> int:
+        return self.data.trainer.lightning_module.batches_per_iteration
+
+    def __iter__(self) -> Iterator:
+        algorithm: Algorithm = self.data.trainer.lightning_module
+        self.rollout = self.data.collect()
+        key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
+        yield from algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+
+
+class SelfPlayDataModule(L.LightningDataModule):
+    """Rollouts of the current policy against itself; validation is exact NashConv where the game is small enough.
+
+    Args:
+        game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
+        num_envs: games played side by side, per device.
+        num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
+        seed: of dealing, sampling and shuffling (the CLI copies it from seed_everything).
+        num_threads: threads of the environment; more than one pays from about a thousand games.
+        truncate_after: cut games off after so many decisions; null plays all to the end.
+        max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
+    """
+
+    def __init__(
+        self,
+        game: str,
+        num_envs: PositiveInt = 1024,
+        num_steps: PositiveInt = 16,
+        seed: NonNegativeInt = 0,
+        num_threads: PositiveInt = 1,
+        truncate_after: PositiveInt | None = None,
+        max_tree_nodes: NonNegativeInt = 2_000_000,
+    ):
+        super().__init__()
+        self.game = load_game(game)
+        self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed
+        self.num_threads, self.truncate_after, self.max_tree_nodes = num_threads, truncate_after, max_tree_nodes
+        self.env: VectorEnv | None = None
+        self.loader = RolloutLoader(self)
+        self.tree: GameTree | None = None
+
+    def __repr__(self) -> str:  # Lightning's own would collect a rollout to describe the loader
+        return f"SelfPlayDataModule({self.game.name}, num_envs={self.num_envs}, num_steps={self.num_steps})"
+
+    __str__ = __repr__
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.env is None:
+            minibatches = self.trainer.lightning_module.num_minibatches
+            if (self.num_envs * self.num_steps) % minibatches:
+                raise ValueError(
+                    f"num_envs={self.num_envs} times num_steps={self.num_steps} is not divisible by "
+                    f"num_minibatches={minibatches}"
+                )
+            rank_seed = derive_key(self.seed, self.trainer.global_rank)
+            self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads)
+        if self.tree is None and self.max_tree_nodes:
+            try:
+                self.tree = GameTree(self.game, self.max_tree_nodes)
+            except GameTooLargeError as error:
+                warnings.warn(f"no exact validation: {error}", stacklevel=2)
+
+    def collect(self) -> Rollout:
+        """One rollout by the policy as it is now, in the Trainer's precision."""
+        algorithm: Algorithm = self.trainer.lightning_module
+        with self.trainer.precision_plugin.forward_context():
+            rollout = collect(
+                self.env, algorithm.policy, self.num_steps, algorithm.sampling_temperature, algorithm.merge_rows
+            )
+        algorithm.decisions += rollout.num_decisions * self.trainer.world_size
+        return rollout
+
+    def train_dataloader(self) -> RolloutLoader:
+        return self.loader
+
+    def val_dataloader(self) -> list[list[GameTree]]:
+        """A list of loaders, each of them a list of evaluation jobs: one loader with one tree, or none."""
+        return [] if self.tree is None else [[self.tree]]
+
+    test_dataloader = val_dataloader

@@ -1,0 +1,238 @@
+"""The contract every game signs: `check_game(game)`, or `python -m envs.contract envs.kuhn_poker` from a shell.
+
+Random games are played by the scalar functions alone; each promise of `envs.game.Game` is checked at every position.
+"""
+
+import sys
+
+import numpy as np
+
+from envs.game import CHANCE, TERMINAL, Game, load_game
+
+
+class ContractError(ValueError):
+    """A game breaks a promise; the message holds the promise, the position and the moves that lead there."""
+
+
+PROMISES = {
+    "declared": "name, version, sizes and dtypes are present and sensible",
+    "ends": "a game ends within max_steps, and only then has no player to move",
+    "legal": "the player to move always has a legal action",
+    "chance": "chance probabilities are not negative and sum to 1",
+    "bounds": "functions write inside their buffers only",
+    "returns": "rewards are finite, none before the first decision, no total beyond max_return",
+    "zero-sum": "rewards sum to 0 (where claimed)",
+    "init": "init over the remains of another game begins the same game as init over zeros",
+    "infostate": "equal infostates have equal legal actions",
+    "hidden": "an action that is hidden from a player does not move that player's obs (where declared)",
+    "recall": "equal infostates have equal own pasts (where perfect recall is claimed)",
+    "render": "render gives a text",
+}
+
+
+def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
+    """Play `num_games` random games and check every promise; return the promises kept, one line each.
+
+    Raises:
+        ContractError: the first broken promise.
+    """
+    _check_declaration(game)
+    rng = np.random.default_rng(seed)
+    legal_of: dict[bytes, bytes] = {}
+    past_of: dict[bytes, tuple] = {}
+    remains = game.new_state()
+    for _ in range(num_games):
+        actions = _play(game, rng, legal_of, past_of)
+        _check_init(game, remains, actions)
+        if game.hidden_from is not None:
+            _check_hidden(game, rng, actions)
+    skipped = set()
+    if not game.zero_sum:
+        skipped.add("zero-sum")
+    if game.hidden_from is None:
+        skipped.add("hidden")
+    if not game.perfect_recall:
+        skipped.add("recall")
+    return [f"{name}: {text}" for name, text in PROMISES.items() if name not in skipped]
+
+
+def _broken(game: Game, promise: str, detail: str, actions: list[int]) -> ContractError:
+    return ContractError(f"{game.name} breaks '{promise}' ({PROMISES[promise]}): {detail}; after actions {actions}")
+
+
+def _check_declaration(game: Game) -> None:
+    for name, ok in (
+        ("name", bool(game.name)),
+        ("version", isinstance(game.version, str) and bool(game.version)),
+        ("num_players", game.num_players >= 1),
+        ("num_actions", game.num_actions >= 1),
+        ("num_chance_outcomes", game.num_chance_outcomes >= 0),
+        ("max_steps", game.max_steps >= 1),
+        ("max_return", np.isfinite(game.max_return) and game.max_return > 0),
+        ("obs_shape", len(game.obs_shape) >= 1 and all(n >= 1 for n in game.obs_shape)),
+        ("state_dtype", game.state_dtype.names is not None),
+        ("action_names", len(game.action_names) in (0, game.num_actions)),
+    ):
+        if not ok:
+            raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])
+
+
+class _Guarded:
+    """A zeroed buffer between two canaries, for functions that might write beside it."""
+
+    def __init__(self, shape, dtype):
+        self._size = int(np.prod(shape))
+        self._all = np.zeros(self._size + 128, dtype)
+        self._all[:64] = self._all[-64:] = 1
+        self.array = self._all[64 : 64 + self._size].reshape(shape)
+
+    def intact(self) -> bool:
+        return bool((self._all[:64] == 1).all() and (self._all[-64:] == 1).all())
+
+
+def _ask(game: Game, question: str, shape, dtype, actions: list[int], *args) -> np.ndarray:
+    buffer = _Guarded(shape, dtype)
+    getattr(game, question)(*args, buffer.array)
+    if not buffer.intact():
+        raise _broken(game, "bounds", f"{question} wrote beside its buffer of shape {shape}", actions)
+    return buffer.array
+
+
+def _legal(game, state, actions):
+    return _ask(game, "legal_actions", game.num_actions, np.bool_, actions, state)
+
+
+def _chance(game, state, actions):
+    return _ask(game, "chance_probs", game.num_chance_outcomes, np.float64, actions, state)
+
+
+def _obs(game, state, player, actions):
+    return _ask(game, "observe", game.obs_shape, game.obs_dtype, actions, state, player)
+
+
+def _rewards(game, state, actions):
+    return _ask(game, "rewards", game.num_players, np.float64, actions, state)
+
+
+def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
+    """One random game with the promises about single positions; returns its actions."""
+    state = game.new_state()[0]
+    actions: list[int] = []
+    past: list[tuple] = [()] * game.num_players
+    totals, decided = np.zeros(game.num_players), False
+    while True:
+        if not isinstance(game.render(state), str):
+            raise _broken(game, "render", f"render returned {type(game.render(state)).__name__}", actions)
+        player = game.current_player(state)
+        if player == TERMINAL:
+            return actions
+        if len(actions) == game.max_steps:
+            raise _broken(game, "ends", f"player {player} is to move after max_steps={game.max_steps}", actions)
+        if player == CHANCE:
+            probs = _chance(game, state, actions)
+            if not (probs >= 0).all() or abs(probs.sum() - 1) > 1e-9:
+                raise _broken(game, "chance", f"probs={probs.tolist()}", actions)
+            action = int(rng.choice(len(probs), p=probs / probs.sum()))
+        elif 0 <= player < game.num_players:
+            decided = True
+            legal = _legal(game, state, actions)
+            if not legal.any():
+                raise _broken(game, "legal", f"player {player} has no legal action", actions)
+            action = int(rng.choice(np.flatnonzero(legal)))
+            infostate = bytes([player]) + _obs(game, state, player, actions).tobytes()
+            if legal_of.setdefault(infostate, legal.tobytes()) != legal.tobytes():
+                raise _broken(game, "infostate", f"player {player}: {np.flatnonzero(legal).tolist()} now", actions)
+            if game.perfect_recall:
+                if past_of.setdefault(infostate, past[player]) != past[player]:
+                    raise _broken(game, "recall", f"player {player} forgot something", actions)
+                past[player] = (*past[player], infostate, action)
+        else:
+            raise _broken(game, "ends", f"current_player={player}", actions)
+        game.apply_action(state, action)
+        actions.append(action)
+        earned = _rewards(game, state, actions)
+        totals += earned
+        if not np.isfinite(earned).all() or np.abs(totals).max() > game.max_return + 1e-9:
+            raise _broken(game, "returns", f"rewards={earned.tolist()}, totals={totals.tolist()}", actions)
+        if not decided and earned.any():
+            raise _broken(game, "returns", f"rewards={earned.tolist()} before the first decision", actions)
+        if game.zero_sum and abs(earned.sum()) > 1e-9:
+            raise _broken(game, "zero-sum", f"rewards={earned.tolist()}", actions)
+
+
+def _views(game: Game, state, actions: list[int]) -> tuple:
+    """All that the functions say of a position."""
+    player = game.current_player(state)
+    legal = _legal(game, state, actions).tobytes() if player >= 0 else b""
+    probs = _chance(game, state, actions).tobytes() if player == CHANCE else b""
+    obs = [_obs(game, state, p, actions).tobytes() for p in range(game.num_players)]
+    return player, legal, probs, obs
+
+
+def _check_init(game: Game, remains: np.ndarray, actions: list[int]) -> None:
+    fresh, used = game.new_state()[0], remains[0]
+    game.init(used)
+    for i in range(len(actions) + 1):
+        if _views(game, fresh, actions[:i]) != _views(game, used, actions[:i]):
+            raise _broken(game, "init", "the position differs from that of a fresh state", actions[:i])
+        if i < len(actions):
+            game.apply_action(fresh, actions[i])
+            game.apply_action(used, actions[i])
+
+
+def _check_hidden(game: Game, rng, actions: list[int]) -> None:
+    """Change one action that some player cannot see, replay the rest: that player's obs must stay as it was."""
+    nodes = []
+    state = game.new_state()[0]
+    for i, action in enumerate(actions):
+        hidden = [p for p in range(game.num_players) if game.hidden_from(state, p)]
+        if hidden:
+            nodes.append((i, hidden))
+        game.apply_action(state, action)
+    for i, hidden in nodes:
+        ours, other = game.new_state()[0], game.new_state()[0]
+        for action in actions[:i]:
+            game.apply_action(ours, action)
+            game.apply_action(other, action)
+        is_chance = game.current_player(ours) == CHANCE
+        possible = np.flatnonzero(_chance(game, ours, actions[:i]) if is_chance else _legal(game, ours, actions[:i]))
+        swapped = int(rng.choice(possible))
+        for k, action in enumerate(actions[i:], start=i):
+            theirs = swapped if k == i else action
+            player = game.current_player(other)
+            if player != game.current_player(ours) or player == TERMINAL:
+                break  # the hidden action has become known by its consequences
+            allowed = _chance(game, other, actions[:k]) if player == CHANCE else _legal(game, other, actions[:k])
+            if not allowed[theirs]:
+                break
+            game.apply_action(ours, action)
+            game.apply_action(other, theirs)
+            if game.current_player(ours) == TERMINAL or game.current_player(other) == TERMINAL:
+                break
+            for p in hidden:
+                if not np.array_equal(_obs(game, ours, p, actions), _obs(game, other, p, actions)):
+                    raise _broken(
+                        game, "hidden", f"player {p} sees that action {i} was {actions[i]} and not {swapped}",
+                        actions[: k + 1],
+                    )  # fmt: skip
+
+
+def main(args: list[str] | None = None) -> int:
+    args = sys.argv[1:] if args is None else args
+    if len(args) != 1:
+        print("usage: python -m envs.contract MODULE     (a module with GAME = Game(...), such as envs.kuhn_poker)")
+        return 2
+    sys.path.insert(0, "")
+    try:
+        game = load_game(args[0])
+        kept = check_game(game)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{game.name} {game.version} keeps its promises:")
+    print("\n".join(f"  {line}" for line in kept))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""Exact evaluation: a game's whole tree compiled once to flat arrays, then NashConv in microseconds.
+
+    NashConv(pi) = sum over players p of  max over sigma of u_p(sigma, pi_-p)  -  u_p(pi)          exploitability = NashConv / P
+
+A policy is a table [R, A]: one row per distinct infostate (`tree.obs`, `tree.legal`, `tree.row_player`), one column per
+action. Evaluation runs in the sequence form (von Stengel 1996): reach probabilities once down, values once up, both
+over arrays in topological order. Best responders have perfect recall even where `obs` forgets (tic-tac-toe), because
+an infoset here is the pair (what the player saw and did before, the row it sees now).
+
+Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P players, A actions.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from envs.game import CHANCE, TERMINAL, Game
+
+
+class GameTooLargeError(ValueError):
+    """The game tree has more nodes than exact evaluation was allowed to build."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What exact evaluation knows of one policy; all values in the game's reward units (chips)."""
+
+    nash_conv: float
+    exploitability: float  # nash_conv / num_players
+    returns: np.ndarray  # [P] expected return when everybody plays the policy
+    best_response_returns: np.ndarray  # [P] what each player could get against the others' policy
+
+
+class GameTree:
+    """The tree of `game` as flat arrays; build once, evaluate many policies.
+
+    Args:
+        game: any `Game` whose chance and action sequences can be enumerated.
+        max_nodes: refuse larger trees.
+
+    Attributes:
+        obs: [R, *D], legal: [R, A] bool, row_player: [R] int8: the infostates, in order of first appearance.
+        num_infosets: I; equals R where `game.perfect_recall`.
+        num_nodes, num_terminals: sizes of the tree of histories.
+
+    Raises:
+        GameTooLargeError: more than `max_nodes` histories.
+        ValueError: two histories with the same infostate have different legal actions.
+    """
+
+    def __init__(self, game: Game, max_nodes: int = 2_000_000):
+        self.game = game
+        levels = _expand_levels(game, max_nodes)
+        self.num_nodes = sum(len(level.player) for level in levels)
+        row_of_node = self._collect_rows(levels)
+        self._collect_sequences(levels, row_of_node)
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.legal)
+
+    @property
+    def num_infosets(self) -> int:
+        return len(self._infoset_row)
+
+    @property
+    def num_terminals(self) -> int:
+        return len(self._terminal_prob)
+
+    def _collect_rows(self, levels: "list[_Level]") -> list[np.ndarray]:
+        """Find the distinct (player, obs) pairs; return for each level its nodes' row (-1: not a decision)."""
+        decides = [level.player >= 0 for level in levels]
+        player = np.concatenate([level.player[d] for level, d in zip(levels, decides, strict=True)])
+        obs = np.concatenate([level.obs[d] for level, d in zip(levels, decides, strict=True)])
+        legal = np.concatenate([level.legal[d] for level, d in zip(levels, decides, strict=True)])
+        key = np.concatenate([player[:, None].view(np.uint8), obs.reshape(len(obs), -1).view(np.uint8)], axis=1)
+        key = np.ascontiguousarray(key).view(np.dtype((np.void, key.shape[1])))[:, 0]
+        _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        row = np.empty(len(order), np.int64)
+        row[order] = np.arange(len(order))
+        row = row[inverse]
+        first = first[order]
+        self.obs, self.legal, self.row_player = obs[first], legal[first], player[first]
+        clash = (self.legal[row] != legal).any(axis=1)
+        if clash.any():
+            raise ValueError(
+                f"{self.game.name}: an infostate of player {player[clash][0]} has different legal actions in two "
+                f"histories; obs={obs[clash][0].tolist()}"
+            )
+        rows_of_level, start = [], 0
+        for d in decides:
+            rows = np.full(len(d), -1)
+            rows[d] = row[start : start + d.sum()]
+            start += d.sum()
+            rows_of_level.append(rows)
+        return rows_of_level
+
+    def _collect_sequences(self, levels: "list[_Level]", row_of_node: list[np.ndarray]) -> None:
+        """Number infosets and sequences; sequence p is player p's empty one, P + I * A + a is action a at infoset I."""
+        num_players, num_actions = self.game.num_players, self.game.num_actions
+        infoset_of: dict[tuple[int, int], int] = {}
+        infoset_row, infoset_parent = [], []
+        terminal_seq, terminal_prob, terminal_returns = [], [], []
+        last_seq, prob = np.arange(num_players)[None], np.ones(1)
+        for depth, (level, row) in enumerate(zip(levels, row_of_node, strict=True)):
+            if depth > 0:
+                parent, action = level.parent, level.action
+                last_seq, prob = last_seq[parent], prob[parent] * level.edge_prob
+                mover = levels[depth - 1].player[parent]
+                decided = np.flatnonzero(mover >= 0)
+                last_seq[decided, mover[decided]] = num_players + infoset[parent[decided]] * num_actions + action[decided]
+            infoset = np.full(len(row), -1)
+            nodes = np.flatnonzero(row >= 0)
+            own_seq = last_seq[nodes, level.player[nodes]]
+            pairs, inverse = np.unique(np.stack([own_seq, row[nodes]], axis=1), axis=0, return_inverse=True)
+            ids = []
+            for seq, r in pairs.tolist():
+                if (seq, r) not in infoset_of:
+                    infoset_of[seq, r] = len(infoset_row)
+                    infoset_row.append(r)
+                    infoset_parent.append(seq)
+                ids.append(infoset_of[seq, r])
+            infoset[nodes] = np.array(ids, np.int64)[inverse.reshape(-1)]
+            ends = level.player == TERMINAL
+            terminal_seq.append(last_seq[ends])
+            terminal_prob.append(prob[ends])
+            terminal_returns.append(level.returns[ends])
+        self._infoset_row = np.array(infoset_row, np.int64)
+        self._infoset_parent = np.array(infoset_parent, np.int64)
+        self._terminal_seq = np.concatenate(terminal_seq)
+        self._terminal_prob = np.concatenate(terminal_prob)
+        self._terminal_returns = np.concatenate(terminal_returns)
+
+    def uniform_policy(self) -> np.ndarray:
+        """All legal actions equally likely: [R, A] float64."""
+        return self.legal / self.legal.sum(axis=1, keepdims=True)
+
+    def first_action_policy(self) -> np.ndarray:
+        """Always the legal action with the smallest id: [R, A] float64."""
+        return np.eye(self.game.num_actions)[self.legal.argmax(axis=1)]
+
+    def evaluate(self, policy: np.ndarray) -> Evaluation:
+        """NashConv, exploitability and returns of `policy` [R, A].
+
+        Raises:
+            ValueError: wrong shape, not finite, negative, mass on an illegal action, or a row that does not sum to 1.
+            ArithmeticError: a value outside what the game allows, which would be a defect of the game or of this file.
+        """
+        returns, values, _ = self._best_response(self._checked(policy))
+        best = values[: self.game.num_players].copy()
+        nash_conv = float((best - returns).sum())
+        limit = self.game.num_players * 2 * self.game.max_return
+        if not -1e-9 <= nash_conv <= limit + 1e-9:
+            raise ArithmeticError(f"{self.game.name}: NashConv={nash_conv} lies outside [0, {limit}]")
+        return Evaluation(max(nash_conv, 0.0), max(nash_conv, 0.0) / self.game.num_players, returns, best)
+
+    def best_response(self, policy: np.ndarray) -> np.ndarray:
+        """Each player's best response to the others' `policy`, as one deterministic table [R, A].
+
+        Where others never lead, any action is as good: the first legal one is taken.
+
+        Raises:
+            ValueError: as `evaluate`; or the game's obs forgets, so that a best response does not fit in a table.
+        """
+        self._needs_one_infoset_per_row("best_response")
+        _, _, action = self._best_response(self._checked(policy))
+        table = np.zeros(self.legal.shape)
+        table[self._infoset_row, action] = 1.0
+        return table
+
+    def cfr_plus(self, iterations: int) -> np.ndarray:
+        """The linearly weighted average policy [R, A] after `iterations` of tabular CFR+ (Tammelin 2014).
+
+        Alternating updates, regret matching+; for two-player zero-sum games. The yardstick for sampled methods.
+
+        Raises:
+            ValueError: iterations < 1, or obs forgets.
+        """
+        if iterations < 1:
+            raise ValueError(f"iterations={iterations}: needs at least one")
+        self._needs_one_infoset_per_row("cfr_plus")
+        average = _cfr_plus(iterations, self.game.num_players, self.row_player[self._infoset_row], *self._arrays())
+        total = average.sum(axis=1, keepdims=True)
+        policy = np.zeros(self.legal.shape)
+        policy[self._infoset_row] = np.divide(average, total, where=total > 0, out=np.zeros_like(average))
+        return np.where(policy.sum(axis=1, keepdims=True) > 0, policy, self.uniform_policy())
+
+    def _arrays(self):
+        return (
+            self.legal, self._infoset_row, self._infoset_parent,
+            self._terminal_seq, self._terminal_prob, self._terminal_returns,
+        )  # fmt: skip
+
+    def _best_response(self, policy):
+        return _best_response(policy, *self._arrays())
+
+    def _needs_one_infoset_per_row(self, what: str) -> None:
+        if self.num_infosets != self.num_rows:
+            raise ValueError(
+                f"{what} of {self.game.name}: {self.num_infosets} infosets share {self.num_rows} observations, so the "
+                "result is not a table over observations; this needs a game with perfect_recall=True"
+            )
+
+    def _checked(self, policy: np.ndarray) -> np.ndarray:
+        policy = np.asarray(policy, dtype=np.float64)
+        if policy.shape != self.legal.shape:
+            raise ValueError(f"policy must have shape {self.legal.shape} (rows, actions), got {policy.shape}")
+        total = policy.sum(axis=1)
+        for bad, why in (
+            (~np.isfinite(policy).all(axis=1), "is not finite"),
+            ((policy < 0).any(axis=1), "has a negative probability"),
+            ((policy * ~self.legal).sum(axis=1) > 1e-9, "has mass on an illegal action"),
+            (np.abs(total - 1) > 1e-5, "does not sum to 1"),
+        ):
+            if bad.any():
+                row = int(bad.argmax())
+                raise ValueError(
+                    f"policy row {row} {why}: probs={policy[row].tolist()}, "
+                    f"legal actions {np.flatnonzero(self.legal[row]).tolist()}"
+                )
+        return policy / total[:, None]
+
+
+@dataclass
+class _Level:
+    """All histories of one length."""
+
+    player: np.ndarray  # [M] int8: 0..P-1, CHANCE or TERMINAL
+    obs: np.ndarray  # [M, *D]
+    legal: np.ndarray  # [M, A] bool
+    returns: np.ndarray  # [M, P] rewards so far
+    parent: np.ndarray  # [M] index into the level above
+    action: np.ndarray  # [M] the player's or chance's action that led here
+    edge_prob: np.ndarray  # [M] chance's probability of that action; 1 for a player's
+
+
+def _expand_levels(game: Game, max_nodes: int) -> list[_Level]:
+    describe, descend = _compile_expansion(game)
+    states = game.new_state()
+    returns = np.zeros((1, game.num_players))
+    parent, action, edge_prob = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1)
+    levels, num_nodes = [], 0
+    while len(states):
+        num_nodes += len(states)
+        if num_nodes > max_nodes:
+            raise GameTooLargeError(
+                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
+            )
+        player = np.empty(len(states), np.int8)
+        obs = np.zeros((len(states), *game.obs_shape), game.obs_dtype)
+        legal = np.zeros((len(states), game.num_actions), np.bool_)
+        probs = np.zeros((len(states), game.num_chance_outcomes))
+        describe(states, player, obs, legal, probs)
+        levels.append(_Level(player, obs, legal, returns, parent, action, edge_prob))
+        by_player = np.nonzero(legal)
+        by_chance = np.nonzero(probs)
+        parent = np.concatenate([by_player[0], by_chance[0]])
+        action = np.concatenate([by_player[1], by_chance[1]])
+        edge_prob = np.concatenate([np.ones(len(by_player[0])), probs[by_chance]])
+        states, returns = states[parent], returns[parent]
+        descend(states, action, returns)
+    return levels
+
+
+def _compile_expansion(game: Game):
+    current_player, legal_actions, chance_probs = game.current_player, game.legal_actions, game.chance_probs
+    apply_action, rewards, observe = game.apply_action, game.rewards, game.observe
+
+    @njit
+    def describe(states, player, obs, legal, probs):
+        for i in range(len(states)):
+            player[i] = current_player(states[i])
+            if player[i] == CHANCE:
+                chance_probs(states[i], probs[i])
+            elif player[i] != TERMINAL:
+                legal_actions(states[i], legal[i])
+                observe(states[i], player[i], obs[i])
+
+    @njit
+    def descend(states, action, returns):
+        earned = np.zeros(returns.shape[1])
+        for i in range(len(states)):
+            apply_action(states[i], action[i])
+            earned[:] = 0.0
+            rewards(states[i], earned)
+            returns[i] += earned
+
+    return describe, descend
+
+
+@njit
+def _reach(policy, infoset_row, infoset_parent, num_players):
+    """Realisation plan [S]: the product of a player's own probabilities along each of its sequences."""
+    num_infosets, num_actions = len(infoset_row), policy.shape[1]
+    reach = np.empty(num_players + num_infosets * num_actions)
+    reach[:num_players] = 1.0
+    for i in range(num_infosets):
+        for a in range(num_actions):
+            reach[num_players + i * num_actions + a] = reach[infoset_parent[i]] * policy[infoset_row[i], a]
+    return reach
+
+
+@njit
+def _best_response(policy, legal, infoset_row, infoset_parent, terminal_seq, terminal_prob, terminal_returns):
+    """Returns [P] under `policy`, values [S] of each sequence under best play, best action [I]."""
+    num_players, num_actions, num_infosets = terminal_seq.shape[1], policy.shape[1], len(infoset_row)
+    reach = _reach(policy, infoset_row, infoset_parent, num_players)
+    values = np.zeros(len(reach))
+    returns = np.zeros(num_players)
+    for z in range(len(terminal_prob)):
+        for p in range(num_players):
+            others = terminal_prob[z]
+            for q in range(num_players):
+                if q != p:
+                    others *= reach[terminal_seq[z, q]]
+            value = others * terminal_returns[z, p]
+            values[terminal_seq[z, p]] += value
+            returns[p] += value * reach[terminal_seq[z, p]]
+    best = np.empty(num_infosets, np.int64)
+    for i in range(num_infosets - 1, -1, -1):
+        best[i] = -1
+        for a in range(num_actions):
+            value = values[num_players + i * num_actions + a]
+            if legal[infoset_row[i], a] and (best[i] < 0 or value > values[num_players + i * num_actions + best[i]]):
+                best[i] = a
+        values[infoset_parent[i]] += values[num_players + i * num_actions + best[i]]
+    return returns, values, best
+
+
+@njit
+def _cfr_plus(
+    iterations, num_players, infoset_player, legal, infoset_row, infoset_parent, terminal_seq, terminal_prob,
+    terminal_returns,
+):  # fmt: skip
+    num_infosets, num_actions = len(infoset_row), legal.shape[1]
+    regrets = np.zeros((num_infosets, num_actions))
+    average = np.zeros((num_infosets, num_actions))
+    policy = np.zeros(legal.shape)
+    for i in range(num_infosets):
+        policy[infoset_row[i]] = legal[infoset_row[i]] / legal[infoset_row[i]].sum()
+    for t in range(1, iterations + 1):
+        for p in range(num_players):
+            reach = _reach(policy, infoset_row, infoset_parent, num_players)
+            values = np.zeros(len(reach))
+            for z in range(len(terminal_prob)):
+                others = terminal_prob[z]
+                for q in range(num_players):
+                    if q != p:
+                        others *= reach[terminal_seq[z, q]]
+                values[terminal_seq[z, p]] += others * terminal_returns[z, p]
+            for i in range(num_infosets - 1, -1, -1):
+                if infoset_player[i] != p:
+                    continue
+                row, first = infoset_row[i], num_players + i * num_actions
+                mean = 0.0
+                for a in range(num_actions):
+                    mean += policy[row, a] * values[first + a]
+                    average[i, a] += t * reach[infoset_parent[i]] * policy[row, a]
+                values[infoset_parent[i]] += mean
+                total = 0.0
+                for a in range(num_actions):
+                    if legal[row, a]:
+                        regrets[i, a] = max(regrets[i, a] + values[first + a] - mean, 0.0)
+                        total += regrets[i, a]
+                for a in range(num_actions):
+                    if total > 0.0:
+                        policy[row, a] = regrets[i, a] / total
+                    else:
+                        policy[row, a] = legal[row, a] / legal[row].sum()
+    return average

@@ -1,0 +1,171 @@
+"""Leduc poker: six cards, two betting rounds and one public card; the fruit fly of hidden-information research.
+
+Rules, action ids, chance ids and the infostate tensor are OpenSpiel's `leduc_poker` (two players): cards 0-5, the rank
+is card // 2; each antes 1, a raise adds 2 chips in the first round and 4 in the second, at most two raises a round;
+player 0 speaks first in both rounds. Actions: 0 = fold (only when facing a raise), 1 = call or check, 2 = raise.
+A pair with the public card wins, else the higher rank; equal ranks split. 936 infosets, value for player 0 at
+equilibrium -0.085606 chips.
+
+obs [30] uint8: 0-1 the player, 2-7 own card, 8-13 public card, then two rounds of four actions of two bits each:
+14 + 8r + 2i call, 15 + 8r + 2i raise (a fold ends the game and is never seen).
+"""
+
+import numpy as np
+from numba import njit
+
+from envs.game import CHANCE, TERMINAL, Game
+
+FOLD, CALL, RAISE = 0, 1, 2
+NO_CARD = -1
+
+STATE = np.dtype(
+    [
+        ("card", np.int8, 3),  # private 0, private 1, public
+        ("dealt", np.int8),
+        ("round", np.int8),
+        ("player", np.int8),
+        ("chips", np.int8, 2),  # put in so far
+        ("num_raises", np.int8),  # in this round
+        ("num_moves", np.int8, 2),  # per round
+        ("moves", np.int8, (2, 4)),
+        ("folded", np.bool_),
+        ("over", np.bool_),
+    ]
+)
+
+
+@njit
+def init(state):
+    for i in range(3):
+        state.card[i] = NO_CARD
+    state.dealt = 0
+    state.round = 0
+    state.player = 0
+    state.num_raises = 0
+    for p in range(2):
+        state.chips[p] = 1
+        state.num_moves[p] = 0
+    state.folded = False
+    state.over = False
+
+
+@njit
+def current_player(state):
+    if state.over:
+        return TERMINAL
+    if state.dealt < 2 + state.round:
+        return CHANCE
+    return state.player
+
+
+@njit
+def legal_actions(state, legal):
+    legal[FOLD] = state.chips[1 - state.player] > state.chips[state.player]
+    legal[CALL] = True
+    legal[RAISE] = state.num_raises < 2
+
+
+@njit
+def chance_probs(state, probs):
+    p = 1.0 / (6 - state.dealt)
+    for card in range(6):
+        probs[card] = p * ((card != state.card[0]) & (card != state.card[1]))  # no branch to mispredict
+
+
+@njit
+def apply_action(state, action):
+    if state.dealt < 2 + state.round:
+        state.card[state.dealt] = action
+        state.dealt += 1
+        return
+    me = state.player
+    if action == FOLD:
+        state.folded = True
+        state.over = True
+        return
+    r = state.round
+    state.moves[r, state.num_moves[r]] = action
+    state.num_moves[r] += 1
+    state.chips[me] = state.chips[1 - me]
+    if action == RAISE:
+        state.chips[me] += 2 + 2 * r
+        state.num_raises += 1
+    elif state.num_raises > 0 or state.num_moves[r] == 2:  # a call closes the round, so does the second check
+        if r == 1:
+            state.over = True
+        else:
+            state.round = 1
+            state.num_raises = 0
+            state.player = 0
+        return
+    state.player = 1 - me
+
+
+@njit
+def _strength(state, player):
+    rank = state.card[player] // 2
+    return rank + 10 if rank == state.card[2] // 2 else rank
+
+
+@njit
+def rewards(state, out):
+    if not state.over:
+        return
+    if state.folded:
+        winner = 1 - state.player
+    else:
+        mine, theirs = _strength(state, 0), _strength(state, 1)
+        if mine == theirs:
+            return
+        winner = 0 if mine > theirs else 1
+    stake = float(state.chips[1 - winner])
+    out[winner] = stake
+    out[1 - winner] = -stake
+
+
+@njit
+def observe(state, player, obs):
+    obs[player] = 1
+    if state.card[player] >= 0:
+        obs[2 + state.card[player]] = 1
+    if state.card[2] >= 0:
+        obs[8 + state.card[2]] = 1
+    for r in range(2):
+        for i in range(state.num_moves[r]):
+            obs[13 + 8 * r + 2 * i + state.moves[r, i]] = 1
+
+
+@njit
+def hidden_from(state, player):
+    return state.dealt < 2 and state.dealt != player
+
+
+def render(state) -> str:
+    names = ["-" if c < 0 else "JQK"[c // 2] + "sh"[c % 2] for c in state["card"]]
+    moves = ["".join("fcr"[m] for m in state["moves"][r][: state["num_moves"][r]]) for r in range(2)]
+    bets = " / ".join(m or "-" for m in moves) + (" f" if state["folded"] else "")
+    return f"hands {names[0]} {names[1]} | public {names[2]} | moves {bets} | chips {state['chips'][0]} {state['chips'][1]}"
+
+
+GAME = Game(
+    name="leduc_poker",
+    version="1.0",
+    num_players=2,
+    num_actions=3,
+    num_chance_outcomes=6,
+    max_steps=11,
+    obs_shape=(30,),
+    obs_dtype=np.dtype(np.uint8),
+    state_dtype=STATE,
+    max_return=13.0,
+    init=init,
+    current_player=current_player,
+    legal_actions=legal_actions,
+    chance_probs=chance_probs,
+    apply_action=apply_action,
+    rewards=rewards,
+    observe=observe,
+    render=render,
+    hidden_from=hidden_from,
+    action_names=("fold", "call", "raise"),
+)

@@ -1,0 +1,291 @@
+"""VectorEnv: one generic driver compiled around any `Game`; owns every buffer and all randomness.
+
+One `step` takes one action per row, lets chance play, pays the rewards, restarts the games that ended and writes what
+the next player to move may see. Rows never touch each other, so the bytes are the same for any number of threads.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from envs.game import TERMINAL, Game
+from envs.rng import make_streams, uniform
+
+CHANCE_STREAM, ACTION_STREAM = 1, 2
+
+
+class IllegalActionError(ValueError):
+    """An action outside the legal set; no row of the environment has changed."""
+
+
+class Buffers(NamedTuple):
+    """What the kernels read and write; every field is an attribute of `VectorEnv` too."""
+
+    state: np.ndarray
+    player: np.ndarray
+    legal: np.ndarray
+    obs: np.ndarray
+    rewards: np.ndarray
+    done: np.ndarray
+    truncated: np.ndarray
+    final_obs: np.ndarray
+    num_decisions: np.ndarray
+    chance_streams: np.ndarray
+    probs: np.ndarray  # scratch per thread: [threads, C]
+    earned: np.ndarray  # scratch per thread: [threads, P]
+
+
+class VectorEnv:
+    """B copies of a game, stepped together.
+
+    Public arrays are views of buffers that `step` overwrites; copy what you keep. Letters: B = `num_envs`,
+    A = actions, P = players, D = `obs_shape`.
+
+    Args:
+        game: the rules.
+        num_envs: B.
+        seed: of all randomness in here; the same seed gives the same bytes for any number of threads.
+        truncate_after: cut a game off after so many decisions (null: play every game to its end).
+        num_threads: worker threads of `step`; more than one pays from about a thousand rows.
+
+    Attributes:
+        state: [B] of `game.state_dtype`, each at a decision of some player (never chance, never terminal).
+        player: [B] int8, the player to move.
+        legal: [B, A] bool, True = legal for the player to move.
+        obs: [B, *D], the infostate of the player to move.
+        rewards: [B, P] float32, earned since the previous decision, chance's part included.
+        done: [B] bool, the game of that row ended with this step, and a new one has begun.
+        truncated: [B] bool, it ended because it was cut off after `truncate_after` decisions.
+        final_obs: [B, P, *D], every player's infostate where a game was truncated; stale elsewhere.
+        num_decisions: [B] int32, decisions made so far in the running game.
+        action_streams, chance_streams: [B] uint64, the state of the two random streams of each row.
+    """
+
+    def __init__(self, game: Game, num_envs: int, seed: int, truncate_after: int | None = None, num_threads: int = 1):
+        if num_envs < 1:
+            raise ValueError(f"num_envs={num_envs}: needs at least one environment")
+        if num_threads < 1:
+            raise ValueError(f"num_threads={num_threads}: needs at least one thread")
+        if truncate_after is not None and truncate_after < 1:
+            raise ValueError(f"truncate_after={truncate_after}: needs at least one decision; use null for no limit")
+        self.game, self.num_envs, self.num_threads = game, num_envs, num_threads
+        b, p, d = num_envs, game.num_players, game.obs_shape
+        self._buffers = Buffers(
+            state=np.zeros(b, game.state_dtype),
+            player=np.zeros(b, np.int8),
+            legal=np.zeros((b, game.num_actions), np.bool_),
+            obs=np.zeros((b, *d), game.obs_dtype),
+            rewards=np.zeros((b, p), np.float32),
+            done=np.zeros(b, np.bool_),
+            truncated=np.zeros(b, np.bool_),
+            final_obs=np.zeros((b, p, *d), game.obs_dtype),
+            num_decisions=np.zeros(b, np.int32),
+            chance_streams=make_streams(b, seed, CHANCE_STREAM),
+            probs=np.zeros((num_threads, game.num_chance_outcomes)),
+            earned=np.zeros((num_threads, p)),
+        )
+        for name, array in self._buffers._asdict().items():
+            setattr(self, name, array)
+        self.action_streams = make_streams(b, seed, ACTION_STREAM)
+        self._bounds = np.linspace(0, b, min(num_threads, b) + 1).astype(np.int64)
+        self._reset, self._step = compile_driver(game, truncate_after)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new game in every row; the random streams go on."""
+        self._reset(*self._buffers)
+
+    def step(self, action: np.ndarray) -> None:
+        """Play `action` [B] of any integer dtype in every row.
+
+        Raises:
+            TypeError: not an array of integers.
+            ValueError: wrong shape.
+            IllegalActionError: some action is illegal; names the row, the action and the legal set. Nothing changed.
+        """
+        action = self._checked(action)
+        self._use_threads()
+        self._step(self._bounds, action, *self._buffers)
+
+    def sample(self, probs: np.ndarray) -> np.ndarray:
+        """Draw one legal action per row from `probs` [B, A] (float32, need not be normalised), by inverse CDF.
+
+        Raises:
+            FloatingPointError: a row is not finite or has no mass on a legal action.
+        """
+        action = np.empty(self.num_envs, np.int64)
+        bad = _sample(probs, self.legal, self.action_streams, action)
+        if bad >= 0:
+            raise FloatingPointError(
+                f"{self.game.name}, env row {bad}: cannot sample from probs={probs[bad].tolist()}, "
+                f"legal actions {np.flatnonzero(self.legal[bad]).tolist()}"
+            )
+        return action
+
+    def sample_uniform(self) -> np.ndarray:
+        """Draw one legal action per row, all equally likely: [B] int64."""
+        action = np.empty(self.num_envs, np.int64)
+        self._use_threads()
+        _sample_uniform(self._bounds, self.legal, self.action_streams, action)
+        return action
+
+    def _use_threads(self) -> None:
+        numba.set_num_threads(min(self.num_threads, numba.config.NUMBA_NUM_THREADS))
+
+    def _checked(self, action: np.ndarray) -> np.ndarray:
+        action = np.asarray(action)
+        if action.dtype.kind not in "iu":
+            raise TypeError(f"actions must be integers, got dtype {action.dtype}")
+        if action.shape != (self.num_envs,):
+            raise ValueError(f"actions must have shape ({self.num_envs},), one per row, got {action.shape}")
+        checked = np.ascontiguousarray(action, dtype=np.int64)
+        row = _first_illegal(checked, self.legal)
+        if row >= 0:
+            raise IllegalActionError(
+                f"{self.game.name}, env row {row}: action {action[row]} is illegal for player {self.player[row]}, "
+                f"legal actions {np.flatnonzero(self.legal[row]).tolist()}"
+            )
+        return checked
+
+
+@njit
+def _first_illegal(action, legal):
+    num_actions = legal.shape[1]
+    for b in range(len(action)):
+        a = action[b]
+        if a < 0 or a >= num_actions or not legal[b, a]:
+            return b
+    return -1
+
+
+@njit
+def _sample(probs, legal, streams, action):
+    num_actions = probs.shape[1]
+    for b in range(len(action)):
+        total = 0.0
+        for a in range(num_actions):
+            total += probs[b, a] * legal[b, a]
+        if not (total > 0.0 and total < np.inf):
+            return b
+        threshold = uniform(streams, b) * total
+        cumulated, chosen = 0.0, 0
+        for a in range(num_actions):  # the number of actions whose cumulated mass lies below: no branch to mispredict
+            cumulated += probs[b, a] * legal[b, a]
+            chosen += cumulated <= threshold
+        while chosen == num_actions or not (legal[b, chosen] and probs[b, chosen] > 0.0):
+            chosen -= 1  # only where rounding left the threshold above the sum
+        action[b] = chosen
+    return -1
+
+
+@njit(parallel=True)
+def _sample_uniform(bounds, legal, streams, action):
+    num_actions = legal.shape[1]
+    for chunk in prange(len(bounds) - 1):
+        for b in range(bounds[chunk], bounds[chunk + 1]):
+            count = 0
+            for a in range(num_actions):
+                count += legal[b, a]
+            skip = int(uniform(streams, b) * count)
+            chosen = 0
+            for a in range(num_actions):
+                if legal[b, a] and skip == 0:
+                    chosen = a
+                skip -= legal[b, a]
+            action[b] = chosen
+
+
+def compile_driver(game: Game, truncate_after: int | None):
+    """The two kernels of one game: (reset(*buffers), step(bounds, action, *buffers)).
+
+    They are closures over the game's functions, so numba compiles them once per process, on first call. `prange` is
+    also what makes one thread fast: inside it arrays carry no reference counts (twice the speed, measured on Leduc).
+    """
+    init, current_player, legal_actions = game.init, game.current_player, game.legal_actions
+    apply_action, observe = game.apply_action, game.observe
+    game_chance_probs, game_rewards = game.chance_probs, game.rewards
+    num_players, num_outcomes = game.num_players, game.num_chance_outcomes
+    truncates = truncate_after is not None
+
+    @njit
+    def pay(state, earned, rewards):
+        for p in range(num_players):
+            earned[p] = 0.0
+        game_rewards(state, earned)
+        for p in range(num_players):
+            rewards[p] += earned[p]
+
+    @njit
+    def settle(state, streams, b, probs, earned, rewards):
+        """Let chance play and restart a finished game until a player is to move: (that player, the game ended)."""
+        ended = False
+        while True:
+            player = current_player(state)
+            if player >= 0:
+                return player, ended
+            if player == TERMINAL:
+                ended = True
+                init(state)
+                continue
+            for c in range(num_outcomes):
+                probs[c] = 0.0
+            game_chance_probs(state, probs)
+            threshold = uniform(streams, b)
+            cumulated, outcome = 0.0, 0
+            for c in range(num_outcomes):
+                cumulated += probs[c]
+                outcome += cumulated <= threshold
+            while outcome == num_outcomes or probs[outcome] <= 0.0:
+                outcome -= 1  # only where rounding left the threshold above the sum
+            apply_action(state, outcome)
+            pay(state, earned, rewards)
+
+    @njit
+    def show(state, mover, legal, obs):
+        for a in range(len(legal)):
+            legal[a] = False
+        legal_actions(state, legal)
+        obs[:] = 0
+        observe(state, mover, obs)
+
+    @njit
+    def reset(state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams, probs, earned):
+        for b in range(len(state)):
+            rewards[b] = 0.0
+            done[b] = truncated[b] = False
+            num_decisions[b] = 0
+            init(state[b])
+            player[b], _ = settle(state[b], streams, b, probs[0], earned[0], rewards[b])
+            show(state[b], player[b], legal[b], obs[b])
+
+    @njit(parallel=True, error_model="numpy")
+    def step(
+        bounds, action, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams, probs,
+        earned,
+    ):  # fmt: skip
+        for chunk in prange(len(bounds) - 1):
+            for b in range(bounds[chunk], bounds[chunk + 1]):
+                for p in range(num_players):
+                    rewards[b, p] = 0.0
+                apply_action(state[b], action[b])
+                pay(state[b], earned[chunk], rewards[b])
+                mover, ended = settle(state[b], streams, b, probs[chunk], earned[chunk], rewards[b])
+                num_decisions[b] += 1
+                if truncates:
+                    truncated[b] = not ended and num_decisions[b] >= truncate_after
+                    if truncated[b]:
+                        for p in range(num_players):
+                            final_obs[b, p] = 0
+                            observe(state[b], p, final_obs[b, p])
+                        init(state[b])
+                        mover, _ = settle(state[b], streams, b, probs[chunk], earned[chunk], rewards[b])
+                        ended = True
+                if ended:
+                    num_decisions[b] = 0
+                done[b] = ended
+                player[b] = mover
+                show(state[b], mover, legal[b], obs[b])
+
+    return reset, step

@@ -1,0 +1,1 @@
+"""Learning: policies, rollouts, returns, losses and one LightningModule per algorithm."""

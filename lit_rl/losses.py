@@ -1,0 +1,63 @@
+"""Losses as pure functions of tensors, one value per row; whoever calls them averages.
+
+Letters: N rows, A actions. Log-probabilities of illegal actions are hugely negative but finite (`policy.MASKED`).
+"""
+
+import torch
+from torch import Tensor
+
+
+def _same_shape(**tensors: Tensor) -> None:
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
+        raise ValueError(f"all of these must have one shape [N]: {shapes}")
+
+
+def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's policy loss [N] (Schulman et al. 2017, eq. 7), to be minimised; all arguments [N].
+
+        -min(r A, clip(r, 1 - clip, 1 + clip) A),      r = pi(a) / pi_old(a)
+    """
+    _same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantages=advantages)
+    ratio = (log_prob - old_log_prob).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip: float | None) -> Tensor:
+    """Squared error of the critic [N], halved; all tensors [N].
+
+    With `clip` the larger, row by row, of the plain error and that of a value kept within `clip` of the old one
+    (as in OpenAI baselines' PPO2).
+    """
+    _same_shape(value=value, returns=returns, old_value=old_value)
+    loss = 0.5 * (value - returns).square()
+    if clip is None:
+        return loss
+    clipped = old_value + (value - old_value).clamp(-clip, clip)
+    return torch.maximum(loss, 0.5 * (clipped - returns).square())
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Entropy [N] in nats of distributions given as log-probs [N, A]; 0 with zero gradient for one legal action."""
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def approx_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
+    """Per-row estimate [N] of KL(pi_old || pi): (r - 1) - log r, never negative (Schulman 2020, estimator k3)."""
+    _same_shape(log_prob=log_prob, old_log_prob=old_log_prob)
+    log_ratio = log_prob - old_log_prob
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor:
+    """1 where the ratio left [1 - clip, 1 + clip], else 0: [N] float32."""
+    return (((log_prob - old_log_prob).exp() - 1).abs() > clip).float()
+
+
+def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
+    """1 - Var(returns - value) / Var(returns), a scalar: 1 a perfect critic, 0 a constant one; NaN-free (0 for N < 2)."""
+    _same_shape(value=value, returns=returns)
+    if len(value) < 2:
+        return torch.zeros((), device=value.device)
+    variance = returns.var()
+    return torch.where(variance > 0, 1 - (returns - value).var() / variance.clamp_min(1e-12), 0.0)

@@ -1,0 +1,63 @@
+"""Networks: blocks and heads that make an `ActorCritic`. The game tells its sizes; the YAML says the rest."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from envs.game import Game
+from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
+    """Orthogonal weights of the given gain, zero bias (Huang et al. 2022, detail 2)."""
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(num_inputs: int, hidden: Sequence[int], activation: str) -> nn.Sequential:
+    """Linear layers of the widths `hidden`, each followed by the activation; gain sqrt(2)."""
+    widths = [num_inputs, *hidden]
+    blocks = [
+        layer
+        for before, after in zip(widths, hidden)
+        for layer in (orthogonal(nn.Linear(before, after), math.sqrt(2)), ACTIVATIONS[activation]())
+    ]
+    return nn.Sequential(*blocks)
+
+
+class MLP(ActorCritic):
+    """Multi-layer perceptron over the flattened obs, with a policy head (gain 0.01) and a value head (gain 1).
+
+    Args:
+        game: tells the sizes of obs and actions.
+        hidden: widths of the hidden layers.
+        activation: between the layers.
+        shared: one trunk for policy and value; false: two separate trunks.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        hidden: Sequence[int] = (128, 128),
+        activation: Literal["relu", "tanh", "gelu"] = "relu",
+        shared: bool = False,
+    ):
+        super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise ValueError(f"hidden={list(hidden)}: needs at least one layer of at least one unit")
+        num_inputs = math.prod(game.obs_shape)
+        self.policy_trunk = mlp(num_inputs, hidden, activation)
+        self.value_trunk = self.policy_trunk if shared else mlp(num_inputs, hidden, activation)
+        self.policy_head = orthogonal(nn.Linear(hidden[-1], game.num_actions), 0.01)
+        self.value_head = orthogonal(nn.Linear(hidden[-1], 1), 1.0)
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        x = obs.flatten(1).to(self.policy_head.weight.dtype)
+        h = self.policy_trunk(x)
+        v = h if self.value_trunk is self.policy_trunk else self.value_trunk(x)
+        return PolicyOutput(mask_logits(self.policy_head(h), legal), self.value_head(v).float().squeeze(-1))

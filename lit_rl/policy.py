@@ -1,0 +1,56 @@
+"""What a policy is: `ActorCritic(obs, legal) -> PolicyOutput`, and the table of one over a game tree.
+
+Letters: N rows, A actions, D obs shape.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from envs.exact import GameTree
+from envs.game import Game
+
+MASKED = -1e30  # logit of an illegal action: its probability is exactly 0, and 0 * log-probability stays 0, not NaN
+
+
+class PolicyOutput(NamedTuple):
+    """What a network says of N infostates."""
+
+    logits: Tensor  # [N, A] float32, illegal actions at MASKED
+    value: Tensor  # [N] float32, expected return of the player who observes, in reward units
+
+
+class ActorCritic(nn.Module):
+    """A policy with a value: the type that networks subclass. Built as `network(game)`; see `lit_rl.networks`."""
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        """obs [N, *D] of the game's dtype, legal [N, A] bool -> logits [N, A], value [N]."""
+        raise TypeError(f"{type(self).__name__} does not define forward(obs, legal) -> PolicyOutput")
+
+
+NetworkFactory = Callable[[Game], ActorCritic]
+
+
+def mask_logits(logits: Tensor, legal: Tensor) -> Tensor:
+    """float32 logits [N, A] with illegal actions at MASKED. A row without a legal action is the caller's error."""
+    return torch.where(legal, logits.float(), MASKED)
+
+
+@torch.no_grad()
+def policy_table(policy: nn.Module, tree: GameTree, chunk: int = 65_536) -> np.ndarray:
+    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+    device = next(policy.parameters()).device
+    obs, legal = torch.from_numpy(tree.obs), torch.from_numpy(tree.legal)
+    with torch.autocast(device.type, enabled=False):
+        logits = [policy(o.to(device), m.to(device)).logits for o, m in zip(obs.split(chunk), legal.split(chunk))]
+    return torch.softmax(torch.cat(logits).double(), dim=-1).cpu().numpy()
+
+
+def exact_metrics(policy: nn.Module, tree: GameTree) -> dict[str, float]:
+    """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units."""
+    evaluation = tree.evaluate(policy_table(policy, tree))
+    metrics = {"eval/nash_conv": evaluation.nash_conv, "eval/exploitability": evaluation.exploitability}
+    return metrics | {f"eval/return_player_{p}": float(r) for p, r in enumerate(evaluation.returns)}

@@ -1,0 +1,112 @@
+"""How a policy meets an env: `collect` plays T steps of B games and keeps what learning needs.
+
+Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from envs.vector_env import VectorEnv
+from lit_rl.merge import merge_equal_rows
+from lit_rl.policy import PolicyOutput
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """T steps of B envs. Row (t, b) is one decision by `player[t, b]`.
+
+    Everything lies on the CPU. `rewards[t]` come after the decision at t: what each player earned until the next one.
+    """
+
+    obs: Tensor  # [T, B, *D] the mover's infostate, in the game's dtype
+    legal: Tensor  # [T, B, A] bool
+    player: Tensor  # [T, B] int8
+    action: Tensor  # [T, B] int64
+    logits: Tensor  # [T, B, A] float32, of the behaviour policy (temperature included), illegal ones at MASKED
+    log_prob: Tensor  # [T, B] float32 of the action, exactly as sampled
+    value: Tensor  # [T, B] float32, the critic's view of the mover's return
+    rewards: Tensor  # [T, B, P] float32
+    done: Tensor  # [T, B] bool, the game ended with this decision
+    bootstrap: Tensor  # [T, B, P] float32, value of going on where a game was cut off; 0 where it ended by its rules
+    last_player: Tensor  # [B] int8, to move after the last step
+    last_value: Tensor  # [B] float32, that player's value there
+    temperature: float  # that the logits were divided by
+
+    @property
+    def num_decisions(self) -> int:
+        return self.action.numel()
+
+    def check_finite(self) -> None:
+        """Raise FloatingPointError that names the first tensor, step and env row that is not finite."""
+        for name in ("obs", "logits", "value", "rewards", "bootstrap"):
+            tensor = getattr(self, name)
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor.sum())):
+                bad = (~torch.isfinite(tensor)).nonzero()
+                if len(bad):
+                    where = bad[0].tolist()
+                    raise FloatingPointError(
+                        f"rollout {name}[step {where[0]}, env row {where[1]}] = {tensor[tuple(where)].item()}"
+                    )
+
+
+@torch.no_grad()
+def collect(
+    env: VectorEnv, policy: nn.Module, num_steps: int, temperature: float = 1.0, merge_rows: bool = False
+) -> Rollout:
+    """Play `num_steps` decisions in every row of `env`, all seats by `policy`; games go on from call to call.
+
+    The policy samples from softmax(logits / temperature); the stored logits and log-probs are of that distribution.
+    With `merge_rows` the policy sees each distinct infostate of a step only once.
+
+    Raises:
+        FloatingPointError: the policy's output cannot be sampled from.
+    """
+    t, b, p = num_steps, env.num_envs, env.game.num_players
+    device = next(policy.parameters()).device
+    obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
+    legal = torch.empty(t, *env.legal.shape, dtype=torch.bool)
+    player = torch.empty(t, b, dtype=torch.int8)
+    action = torch.empty(t, b, dtype=torch.int64)
+    logits = torch.empty(t, *env.legal.shape)
+    log_prob, value = torch.empty(t, b), torch.empty(t, b)
+    rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
+    done = torch.empty(t, b, dtype=torch.bool)
+    for i in range(t):
+        obs[i] = torch.from_numpy(env.obs)
+        legal[i] = torch.from_numpy(env.legal)
+        player[i] = torch.from_numpy(env.player)
+        if merge_rows:
+            first, row = merge_equal_rows(obs[i], legal[i])
+            output = policy(obs[i][first].to(device), legal[i][first].to(device))
+            output = PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row])
+        else:
+            output = policy(obs[i].to(device), legal[i].to(device))
+        logits[i] = output.logits / temperature
+        value[i] = output.value
+        log_probs = torch.log_softmax(logits[i], dim=-1)
+        action[i] = torch.from_numpy(env.sample(log_probs.exp().numpy()))
+        log_prob[i] = log_probs.gather(1, action[i].unsqueeze(1)).squeeze(1)
+        env.step(action[i].numpy())
+        rewards[i] = torch.from_numpy(env.rewards)
+        done[i] = torch.from_numpy(env.done)
+        if env.truncated.any():
+            bootstrap[i] = _value_of_cut_games(env, policy, device)
+    last_obs, last_legal = torch.from_numpy(env.obs).to(device), torch.from_numpy(env.legal).to(device)
+    return Rollout(
+        obs, legal, player, action, logits, log_prob, value, rewards, done, bootstrap,
+        last_player=torch.from_numpy(env.player.copy()),
+        last_value=policy(last_obs, last_legal).value.cpu(),
+        temperature=temperature,
+    )  # fmt: skip
+
+
+def _value_of_cut_games(env: VectorEnv, policy: nn.Module, device: torch.device) -> Tensor:
+    """[B, P]: each player's value where a game was truncated, 0 elsewhere."""
+    rows = torch.from_numpy(env.truncated)
+    final_obs = torch.from_numpy(env.final_obs)[rows].flatten(0, 1).to(device)
+    all_legal = torch.ones(len(final_obs), env.game.num_actions, dtype=torch.bool, device=device)
+    values = torch.zeros(env.num_envs, env.game.num_players)
+    values[rows] = policy(final_obs, all_legal).value.cpu().view(-1, env.game.num_players)
+    return values
