@@ -5,6 +5,7 @@ import math
 
 import lightning as L
 
+from lit_rl.errors import ConfigError
 from lit_rl.log import is_log_iteration
 from lit_rl.schedules import Schedule
 
@@ -33,9 +34,9 @@ class ScalarSchedule(L.Callback):
         if self.name not in known:
             close = difflib.get_close_matches(self.name, known, n=1)
             hint = f"did you mean {self.scope}.{close[0]}?" if close else f"numbers there: {', '.join(known)}"
-            raise ValueError(f"target={self.target!r}: {type(owner).__name__} has no such number; {hint}")
+            raise ConfigError(f"target={self.target!r}: {type(owner).__name__} has no such number; {hint}")
         if not trainer.max_epochs or trainer.max_epochs < 1:
-            raise ValueError(f"schedule of {self.target} needs a run of known length: set trainer.max_epochs")
+            raise ConfigError(f"schedule of {self.target} needs a run of known length: set trainer.max_epochs")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         owner = self._owner(trainer, pl_module)

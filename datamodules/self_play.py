@@ -9,10 +9,11 @@ import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from envs.exact import GameTree, GameTooLargeError
+from envs.exact import GameTooLargeError, GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
+from lit_rl.errors import ConfigError
 from lit_rl.rollout import Rollout, collect
 
 SHUFFLE_STREAM = 3
@@ -24,6 +25,7 @@ class Algorithm(Protocol):
     policy: nn.Module  # (obs, legal) -> PolicyOutput; plays
     decisions: Tensor  # scalar int64 buffer: decisions sampled so far
     sampling_temperature: float
+    whole_games: bool  # carry unfinished games over to the next rollout
     merge_rows: bool
     batches_per_iteration: int
 
@@ -45,9 +47,13 @@ class RolloutLoader:
 
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
-        self.rollout = self.data.collect()
+        self.rollout = self.data.collect(self.rollout)
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
         yield from algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+
+
+class EvaluationJobs(list):
+    """What `validation_step` gets, one by one. (Lightning would take a plain list for a list of loaders.)"""
 
 
 class SelfPlayDataModule(L.LightningDataModule):
@@ -90,9 +96,9 @@ class SelfPlayDataModule(L.LightningDataModule):
         if stage == "fit" and self.env is None:
             minibatches = self.trainer.lightning_module.num_minibatches
             if (self.num_envs * self.num_steps) % minibatches:
-                raise ValueError(
+                raise ConfigError(
                     f"num_envs={self.num_envs} times num_steps={self.num_steps} is not divisible by "
-                    f"num_minibatches={minibatches}"
+                    f"num_minibatches={minibatches}; use a divisor of {self.num_envs * self.num_steps}"
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
             self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads)
@@ -102,12 +108,17 @@ class SelfPlayDataModule(L.LightningDataModule):
             except GameTooLargeError as error:
                 warnings.warn(f"no exact validation: {error}", stacklevel=2)
 
-    def collect(self) -> Rollout:
-        """One rollout by the policy as it is now, in the Trainer's precision."""
+    def collect(self, previous: Rollout | None) -> Rollout:
+        """The rollout after `previous`, by the policy as it is now, in the Trainer's precision."""
         algorithm: Algorithm = self.trainer.lightning_module
         with self.trainer.precision_plugin.forward_context():
             rollout = collect(
-                self.env, algorithm.policy, self.num_steps, algorithm.sampling_temperature, algorithm.merge_rows
+                self.env,
+                algorithm.policy,
+                self.num_steps,
+                previous=previous if algorithm.whole_games else None,
+                temperature=algorithm.sampling_temperature,
+                merge_rows=algorithm.merge_rows,
             )
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout
@@ -115,8 +126,7 @@ class SelfPlayDataModule(L.LightningDataModule):
     def train_dataloader(self) -> RolloutLoader:
         return self.loader
 
-    def val_dataloader(self) -> list[list[GameTree]]:
-        """A list of loaders, each of them a list of evaluation jobs: one loader with one tree, or none."""
-        return [] if self.tree is None else [[self.tree]]
+    def val_dataloader(self) -> "EvaluationJobs":
+        return EvaluationJobs([] if self.tree is None else [self.tree])
 
     test_dataloader = val_dataloader

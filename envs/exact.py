@@ -1,6 +1,7 @@
 """Exact evaluation: a game's whole tree compiled once to flat arrays, then NashConv in microseconds.
 
-    NashConv(pi) = sum over players p of  max over sigma of u_p(sigma, pi_-p)  -  u_p(pi)          exploitability = NashConv / P
+    NashConv(pi) = sum over players p of  max over sigma of u_p(sigma, pi_-p)  -  u_p(pi)
+    exploitability = NashConv / P
 
 A policy is a table [R, A]: one row per distinct infostate (`tree.obs`, `tree.legal`, `tree.row_player`), one column per
 action. Evaluation runs in the sequence form (von Stengel 1996): reach probabilities once down, values once up, both
@@ -11,6 +12,7 @@ Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P pl
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numba import njit
@@ -103,14 +105,15 @@ class GameTree:
         infoset_of: dict[tuple[int, int], int] = {}
         infoset_row, infoset_parent = [], []
         terminal_seq, terminal_prob, terminal_returns = [], [], []
-        last_seq, prob = np.arange(num_players)[None], np.ones(1)
+        last_seq, prob, infoset = np.arange(num_players)[None], np.ones(1), np.empty(0, np.int64)
         for depth, (level, row) in enumerate(zip(levels, row_of_node, strict=True)):
             if depth > 0:
                 parent, action = level.parent, level.action
                 last_seq, prob = last_seq[parent], prob[parent] * level.edge_prob
                 mover = levels[depth - 1].player[parent]
-                decided = np.flatnonzero(mover >= 0)
-                last_seq[decided, mover[decided]] = num_players + infoset[parent[decided]] * num_actions + action[decided]
+                by_player = np.flatnonzero(mover >= 0)
+                sequence = num_players + infoset[parent] * num_actions + action
+                last_seq[by_player, mover[by_player]] = sequence[by_player]
             infoset = np.full(len(row), -1)
             nodes = np.flatnonzero(row >= 0)
             own_seq = last_seq[nodes, level.player[nodes]]
@@ -264,6 +267,7 @@ def _expand_levels(game: Game, max_nodes: int) -> list[_Level]:
     return levels
 
 
+@cache
 def _compile_expansion(game: Game):
     current_player, legal_actions, chance_probs = game.current_player, game.legal_actions, game.chance_probs
     apply_action, rewards, observe = game.apply_action, game.rewards, game.observe

@@ -144,7 +144,8 @@ def render(state) -> str:
     names = ["-" if c < 0 else "JQK"[c // 2] + "sh"[c % 2] for c in state["card"]]
     moves = ["".join("fcr"[m] for m in state["moves"][r][: state["num_moves"][r]]) for r in range(2)]
     bets = " / ".join(m or "-" for m in moves) + (" f" if state["folded"] else "")
-    return f"hands {names[0]} {names[1]} | public {names[2]} | moves {bets} | chips {state['chips'][0]} {state['chips'][1]}"
+    chips = f"{state['chips'][0]} {state['chips'][1]}"
+    return f"hands {names[0]} {names[1]} | public {names[2]} | moves {bets} | chips {chips}"
 
 
 GAME = Game(

@@ -4,6 +4,7 @@ One `step` takes one action per row, lets chance play, pays the rewards, restart
 the next player to move may see. Rows never touch each other, so the bytes are the same for any number of threads.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numba
@@ -197,6 +198,7 @@ def _sample_uniform(bounds, legal, streams, action):
             action[b] = chosen
 
 
+@cache
 def compile_driver(game: Game, truncate_after: int | None):
     """The two kernels of one game: (reset(*buffers), step(bounds, action, *buffers)).
 

@@ -16,7 +16,7 @@ def _same_shape(**tensors: Tensor) -> None:
 def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
     """PPO's policy loss [N] (Schulman et al. 2017, eq. 7), to be minimised; all arguments [N].
 
-        -min(r A, clip(r, 1 - clip, 1 + clip) A),      r = pi(a) / pi_old(a)
+    -min(r A, clip(r, 1 - clip, 1 + clip) A),      r = pi(a) / pi_old(a)
     """
     _same_shape(log_prob=log_prob, old_log_prob=old_log_prob, advantages=advantages)
     ratio = (log_prob - old_log_prob).exp()
@@ -55,7 +55,7 @@ def clip_fraction(log_prob: Tensor, old_log_prob: Tensor, clip: float) -> Tensor
 
 
 def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
-    """1 - Var(returns - value) / Var(returns), a scalar: 1 a perfect critic, 0 a constant one; NaN-free (0 for N < 2)."""
+    """1 - Var(returns - value) / Var(returns), a scalar: 1 a perfect critic, 0 a constant one; 0 for N < 2."""
     _same_shape(value=value, returns=returns)
     if len(value) < 2:
         return torch.zeros((), device=value.device)

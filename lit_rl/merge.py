@@ -30,7 +30,7 @@ def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
 
 @njit
 def _distinct(words):
-    """Open addressing over 64-bit hashes of rows [N, W] uint64; rows are compared word by word, so no collision lies."""
+    """Open addressing over 64-bit hashes of rows [N, W] uint64; hits are compared word by word."""
     n, width = words.shape
     size = 16
     while size < 2 * n:

@@ -11,7 +11,7 @@ What it leaves out: recurrence, opponents other than the current policy, referen
     litrl fit --config configs/leduc_ppo.yaml
 
 One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step` ->
-losses [N] -> their mean -> Lightning steps. Letters: T steps, B envs, N rows of a minibatch, M distinct rows, A actions.
+losses [N] -> their mean -> Lightning steps. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions.
 """
 
 from collections.abc import Iterator
@@ -73,6 +73,8 @@ class PPO(L.LightningModule):
         sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); exported at 1.
         ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
             exports the weights themselves.
+        whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
+            cuts games at the end of each rollout, for games much longer than that.
         merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
     """
 
@@ -95,6 +97,7 @@ class PPO(L.LightningModule):
         target_kl: PositiveFloat | None = None,
         sampling_temperature: PositiveFloat = 1.0,
         ema_decay: ClosedUnitInterval | None = None,
+        whole_games: bool = True,
         merge_rows: bool = True,
     ):
         super().__init__()
@@ -111,7 +114,8 @@ class PPO(L.LightningModule):
         self.clip, self.value_clip = clip, value_clip
         self.value_coef, self.entropy_coef = value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
-        self.sampling_temperature, self.merge_rows = sampling_temperature, merge_rows
+        self.sampling_temperature = sampling_temperature
+        self.whole_games, self.merge_rows = whole_games, merge_rows
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
         self._metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
@@ -131,7 +135,7 @@ class PPO(L.LightningModule):
         Raises:
             ValueError: fewer valid decisions than minibatches.
         """
-        advantages, valid = gae(rollout, self.gamma, self.gae_lambda)
+        advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
         returns = (advantages + rollout.value)[valid]
         advantages = advantages[valid]
         obs, legal = rollout.obs[valid], rollout.legal[valid]

@@ -15,9 +15,11 @@ from lit_rl.policy import PolicyOutput
 
 @dataclass(frozen=True)
 class Rollout:
-    """T steps of B envs. Row (t, b) is one decision by `player[t, b]`.
+    """T steps of B envs. Row (t, b) is one decision by `player[t, b]`, if `played[t, b]`.
 
-    Everything lies on the CPU. `rewards[t]` come after the decision at t: what each player earned until the next one.
+    The first `carried` steps repeat the decisions of games that were unfinished when the rollout before ended; where a
+    game had begun later than that, their rows are filler and not `played`. Everything lies on the CPU. `rewards[t]`
+    come after the decision at t: what each player earned until the next one.
     """
 
     obs: Tensor  # [T, B, *D] the mover's infostate, in the game's dtype
@@ -30,13 +32,21 @@ class Rollout:
     rewards: Tensor  # [T, B, P] float32
     done: Tensor  # [T, B] bool, the game ended with this decision
     bootstrap: Tensor  # [T, B, P] float32, value of going on where a game was cut off; 0 where it ended by its rules
+    played: Tensor  # [T, B] bool
+    carried: int
     last_player: Tensor  # [B] int8, to move after the last step
     last_value: Tensor  # [B] float32, that player's value there
-    temperature: float  # that the logits were divided by
+    temperature: float  # that the logits of the new steps were divided by
 
     @property
     def num_decisions(self) -> int:
-        return self.action.numel()
+        """Decisions that are new in this rollout."""
+        return self.action[self.carried :].numel()
+
+    def unfinished(self) -> Tensor:
+        """[T, B] bool: the decisions of games that had not ended when the rollout did."""
+        ends_later = self.done.flip(0).cummax(0).values.flip(0)
+        return self.played & ~ends_later
 
     def check_finite(self) -> None:
         """Raise FloatingPointError that names the first tensor, step and env row that is not finite."""
@@ -53,17 +63,26 @@ class Rollout:
 
 @torch.no_grad()
 def collect(
-    env: VectorEnv, policy: nn.Module, num_steps: int, temperature: float = 1.0, merge_rows: bool = False
+    env: VectorEnv,
+    policy: nn.Module,
+    num_steps: int,
+    *,
+    previous: Rollout | None = None,
+    temperature: float = 1.0,
+    merge_rows: bool = False,
 ) -> Rollout:
     """Play `num_steps` decisions in every row of `env`, all seats by `policy`; games go on from call to call.
 
     The policy samples from softmax(logits / temperature); the stored logits and log-probs are of that distribution.
-    With `merge_rows` the policy sees each distinct infostate of a step only once.
+    The decisions of `previous` whose games were unfinished stand in front, so that each can be learned from once its
+    game is over. With `merge_rows` the policy sees each distinct infostate of a step only once.
 
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
-    t, b, p = num_steps, env.num_envs, env.game.num_players
+    unfinished = None if previous is None else previous.unfinished()
+    carried = 0 if unfinished is None else int(unfinished.sum(0).max())
+    t, b, p = carried + num_steps, env.num_envs, env.game.num_players
     device = next(policy.parameters()).device
     obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
     legal = torch.empty(t, *env.legal.shape, dtype=torch.bool)
@@ -72,8 +91,16 @@ def collect(
     logits = torch.empty(t, *env.legal.shape)
     log_prob, value = torch.empty(t, b), torch.empty(t, b)
     rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
-    done = torch.empty(t, b, dtype=torch.bool)
-    for i in range(t):
+    done, played = torch.empty(t, b, dtype=torch.bool), torch.ones(t, b, dtype=torch.bool)
+    steps = dict(
+        obs=obs, legal=legal, player=player, action=action, logits=logits, log_prob=log_prob, value=value,
+        rewards=rewards, done=done, bootstrap=bootstrap,
+    )  # fmt: skip
+    if carried:
+        for name, tensor in steps.items():
+            tensor[:carried] = getattr(previous, name)[-carried:]
+        played[:carried] = unfinished[-carried:]
+    for i in range(carried, t):
         obs[i] = torch.from_numpy(env.obs)
         legal[i] = torch.from_numpy(env.legal)
         player[i] = torch.from_numpy(env.player)
@@ -95,11 +122,13 @@ def collect(
             bootstrap[i] = _value_of_cut_games(env, policy, device)
     last_obs, last_legal = torch.from_numpy(env.obs).to(device), torch.from_numpy(env.legal).to(device)
     return Rollout(
-        obs, legal, player, action, logits, log_prob, value, rewards, done, bootstrap,
+        **steps,
+        played=played,
+        carried=carried,
         last_player=torch.from_numpy(env.player.copy()),
         last_value=policy(last_obs, last_legal).value.cpu(),
         temperature=temperature,
-    )  # fmt: skip
+    )
 
 
 def _value_of_cut_games(env: VectorEnv, policy: nn.Module, device: torch.device) -> Tensor:

@@ -12,6 +12,8 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
+from lit_rl.errors import ConfigError
+
 
 class Schedule:
     """A scalar as a function of progress. Subclasses define `at(u)` for u in [0, 1], or `__call__` itself."""
@@ -208,7 +210,7 @@ def optimizer_and_scheduler(
     if isinstance(lr_schedule, Schedule):
         total = trainer.max_epochs if lr_interval == "iteration" else trainer.estimated_stepping_batches
         if total is None or not 0 < total < math.inf:
-            raise ValueError(f"lr_schedule needs a run of known length: set trainer.max_epochs (now {trainer.max_epochs})")
+            raise ConfigError(f"lr_schedule needs a run of known length: trainer.max_epochs={trainer.max_epochs}")
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda index: lr_schedule(index, int(total)))
     else:
         scheduler = lr_schedule(optimizer)

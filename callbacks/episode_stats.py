@@ -1,0 +1,22 @@
+"""What the games of a rollout looked like."""
+
+import lightning as L
+
+from lit_rl.log import is_log_iteration
+
+
+class EpisodeStats(L.Callback):
+    """Log episode/games (that ended in the iteration), episode/length (decisions per game) and, for each seat,
+    episode/return_player_<p> (mean reward per game, in the game's units).
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not is_log_iteration(trainer):
+            return
+        rollout = trainer.train_dataloader.rollout
+        games = int(rollout.done.sum())
+        self.log("episode/games", float(games))
+        if games:
+            self.log("episode/length", rollout.num_decisions / games)
+            for p, total in enumerate(rollout.rewards.sum((0, 1)).tolist()):
+                self.log(f"episode/return_player_{p}", total / games)

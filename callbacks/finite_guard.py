@@ -1,0 +1,56 @@
+"""Stops a run at the first NaN or infinity, before it reaches the weights."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+
+class FiniteGuard(L.Callback):
+    """Check rollout, loss terms and gradients; raise FloatingPointError that names tensor, iteration and batch.
+
+    The offending minibatch is saved to <run>/crash/ and loads with torch.load(weights_only=True). Gradients that
+    overflow under a gradient scaler (16-mixed) are the scaler's business: it skips that step by itself.
+    """
+
+    def __init__(self) -> None:
+        self._batch = None
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch, batch_idx: int) -> None:
+        self._batch = batch
+        rollout = getattr(trainer.train_dataloader, "rollout", None)
+        if batch_idx == 0 and rollout is not None:
+            try:
+                rollout.check_finite()
+            except FloatingPointError as error:
+                raise self._stop(trainer, str(error)) from None
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
+        if not bool(torch.isfinite(loss)):
+            terms = getattr(pl_module, "loss_terms", {}) | {"loss": loss}
+            name = next(name for name, term in terms.items() if not bool(torch.isfinite(term)))
+            raise self._stop(trainer, f"loss term {name}={terms[name].item()}")
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer) -> None:
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not bool(torch.isfinite(get_total_norm(grads))):
+            graded = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
+            bad = [name for name, grad in graded if not torch.isfinite(grad).all()]
+            raise self._stop(trainer, f"gradient of {', '.join(bad[:5]) or 'all parameters together'} is not finite")
+
+    def _stop(self, trainer: L.Trainer, what: str) -> FloatingPointError:
+        step = f"iteration {trainer.current_epoch}, optimizer step {trainer.global_step}"
+        saved = ""
+        if trainer.log_dir is not None and self._batch is not None:
+            path = Path(trainer.log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(dict(self._batch._asdict()), path)
+            saved = f"; batch saved to {path}"
+        return FloatingPointError(
+            f"{what} at {step}; weights untouched since the last good step{saved}; "
+            "lower the learning rate or set trainer.gradient_clip_val"
+        )

@@ -1,0 +1,77 @@
+"""One progress bar for the whole run: iterations, decisions/s, entropy, the newest NashConv."""
+
+import sys
+import time
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class RunProgress(ProgressBar):
+    """Progress of `fit` in iterations; a line every tenth of the run where the output is no terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._task = None
+        self._shown = (0.0, 0)  # time and decisions when the rate was last worked out
+        self._rate = 0.0
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._shown = (time.perf_counter(), int(pl_module.decisions))
+        if self._enabled and sys.stdout.isatty():
+            self._bar = Progress(
+                TextColumn("iteration"), MofNCompleteColumn(), BarColumn(bar_width=24), TimeElapsedColumn(),
+                TextColumn("<"), TimeRemainingColumn(), TextColumn("{task.fields[metrics]}"),
+                refresh_per_second=4,
+            )  # fmt: skip
+            self._task = self._bar.add_task("", total=trainer.max_epochs, completed=trainer.current_epoch, metrics="")
+            self._bar.start()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, metrics=self._metrics(trainer, pl_module))
+        elif self._enabled and (done % max(1, (trainer.max_epochs or 0) // 10) == 0 or done == 1):
+            print(f"iteration {done}/{trainer.max_epochs}  {self._metrics(trainer, pl_module)}", flush=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def print(self, *args, **kwargs) -> None:
+        (self._bar.console if self._bar else Console()).print(*args, **kwargs)
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+        now, decisions = time.perf_counter(), int(pl_module.decisions)
+        if now - self._shown[0] > 1.0 or not self._rate:
+            self._rate = (decisions - self._shown[1]) / (now - self._shown[0])
+            self._shown = (now, decisions)
+        parts = [f"{_short(decisions)} decisions", f"{_short(self._rate)}/s"]
+        for name, label in (("train/entropy", "entropy"), ("eval/nash_conv", "NashConv")):
+            if name in trainer.callback_metrics:
+                parts.append(f"{label} {float(trainer.callback_metrics[name]):.3f}")
+        return "  ".join(parts)
+
+
+def _short(number: float) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f}"

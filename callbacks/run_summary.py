@@ -1,0 +1,134 @@
+"""What a run leaves behind: a last checkpoint, summary.json, a learning curve, and the numbers on the screen."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from envs.exact import GameTree
+from lit_rl.policy import exact_metrics
+
+
+class RunSummary(L.Callback):
+    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
+
+    After a fit the run folder also holds checkpoints/last.ckpt (the final weights), summary.json and
+    learning_curve.png. NashConv = sum over players of what a best response gains; exploitability = that / players.
+
+    Args:
+        plot: draw the learning curve.
+    """
+
+    def __init__(self, plot: bool = True):
+        self.plot = plot
+        self._began, self._seconds_before = 0.0, 0.0
+        self._curve: list[list[float]] = []  # [decisions, NashConv], one per validation
+
+    def state_dict(self) -> dict:
+        return {"curve": self._curve, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._curve = [list(point) for point in state_dict["curve"]]
+        self._seconds_before = float(state_dict["seconds"])
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        nash_conv = trainer.callback_metrics.get("eval/nash_conv")
+        if nash_conv is None:
+            return
+        if trainer.state.fn == "fit":
+            self._curve.append([float(pl_module.decisions), float(nash_conv)])
+        elif trainer.is_global_zero:
+            self._print(trainer, pl_module, exact_metrics(pl_module.export_policy(), trainer.datamodule.tree))
+
+    on_test_end = on_validation_end
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.log_dir is None:
+            return
+        folder = Path(trainer.log_dir)
+        last = folder / "checkpoints" / "last.ckpt"
+        trainer.save_checkpoint(last)  # on every rank: a checkpoint may gather
+        if not trainer.is_global_zero:
+            return
+        tree: GameTree | None = trainer.datamodule.tree
+        summary = {
+            "game": trainer.datamodule.game.name,
+            "game_version": trainer.datamodule.game.version,
+            "algorithm": type(pl_module).__name__,
+            "iterations": trainer.current_epoch,
+            "decisions": int(pl_module.decisions),
+            "seconds": round(self._seconds(), 1),
+            "seed": trainer.datamodule.seed,
+            "checkpoint": str(last),
+        }
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            summary |= {
+                "best_checkpoint": str(best),
+                "best_nash_conv": float(trainer.checkpoint_callback.best_model_score),
+            }
+        metrics = {}
+        if tree is not None:
+            metrics = exact_metrics(pl_module.export_policy(), tree)
+            summary |= {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
+        temporary = folder / "summary.json.tmp"
+        temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        os.replace(temporary, folder / "summary.json")
+        if tree is not None:
+            self._print(trainer, pl_module, metrics)
+            if self.plot:
+                plot_learning_curve(self._curve, tree, type(pl_module).__name__, folder / "learning_curve.png")
+        print(f"run folder: {folder}")
+        print(f"  {', '.join(sorted(p.name for p in folder.iterdir() if not p.name.endswith('.tmp')))}")
+        print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
+
+    def _seconds(self) -> float:
+        return self._seconds_before + (time.perf_counter() - self._began if self._began else 0.0)
+
+    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: dict[str, float]) -> None:
+        tree: GameTree = trainer.datamodule.tree
+        uniform = tree.evaluate(tree.uniform_policy())
+        decisions = int(pl_module.decisions)
+        print(f"\n{tree.game.name}, exported policy after {decisions:,} decisions (reward units per game):")
+        print(f"  NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})")
+        print(f"  exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})")
+        print(f"  expected return of player 0  {metrics['eval/return_player_0']:+.6f}")
+
+
+def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, path: Path) -> None:
+    """NashConv over decisions, both logarithmic, with the uniform policy and 1,000 iterations of CFR+ as yardsticks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    decisions, nash_conv = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
+    axes.plot(decisions, nash_conv, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=label)
+    uniform = tree.evaluate(tree.uniform_policy()).nash_conv
+    if uniform > 0:
+        axes.axhline(uniform, color="#888888", linestyle="--", linewidth=1, label=f"uniform policy, {uniform:.3f}")
+    if tree.num_infosets == tree.num_rows and tree.game.zero_sum and tree.game.num_players == 2:
+        cfr = tree.evaluate(tree.cfr_plus(1000)).nash_conv
+        if cfr > 0:
+            axes.axhline(cfr, color="#b3541e", linestyle=":", linewidth=1.2, label=f"CFR+ (tabular), {cfr:.2g}")
+    axes.set_yscale("log")
+    axes.set_xlabel("decisions sampled")
+    axes.set_ylabel("NashConv (reward units per game)")
+    axes.set_title(f"{tree.game.name}: {label}, exported policy")
+    axes.grid(True, which="both", alpha=0.2)
+    if curve:
+        end = (decisions[-1], nash_conv[-1])
+        axes.annotate(f"{end[1]:.4f}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    temporary = path.with_suffix(".tmp.png")
+    figure.savefig(temporary, dpi=140)
+    plt.close(figure)
+    os.replace(temporary, path)

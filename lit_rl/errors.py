@@ -1,0 +1,68 @@
+"""Errors that are the user's to mend, and how a parser's long message becomes one line."""
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+
+
+class ConfigError(ValueError):
+    """Something in the configuration cannot work; the message names the field, the value and the remedy."""
+
+
+_SCAFFOLD = re.compile(
+    r"Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
+    r"|Parser key \".*\":$|Problem with given class_path .*:$|Not a valid subclass|Unexpected import path format"
+)
+
+
+def one_line(message: str) -> str:
+    """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name."""
+    key, reason = "", ""
+    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+        if found := re.match(r"(?:Parser key|Problem with given class_path) [\"']([\w.+]+)[\"']:?\s*(.*)", line):
+            key, line = found[1], found[2]
+        if line and not _SCAFFOLD.match(line):
+            reason = line
+            break
+    if not reason:
+        return " ".join(message.split())
+    text = f"{key}: {reason}" if key and key not in reason else reason
+    return text + _hint(reason)
+
+
+def _hint(reason: str) -> str:
+    if found := re.search(r"Option '(\w+)' is not accepted|nrecognized arguments: --([\w.]+)", reason):
+        wrong, names = found[1] or found[2].split(".")[-1], _argument_names()
+    elif found := re.search(r"Expected a dot import path string: ([\w.]+)", reason):
+        wrong, names = found[1], {c.__name__ for c in _known_classes()}
+    elif found := re.search(r"Key '?([\w.]+)'? is not expected|Group '[\w.]*' does not accept .* '([\w.]+)'", reason):
+        wrong, names = (found[1] or found[2]).split(".")[-1], _argument_names()
+    else:
+        return ""
+    close = difflib.get_close_matches(wrong, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; '{wrong}' is no name known here, --help lists them"
+
+
+def _known_classes() -> Iterator[type]:
+    """All imported classes that a config may name."""
+    from lit_rl.policy import ActorCritic
+    from lit_rl.schedules import Schedule
+
+    roots = [
+        L.LightningModule, L.LightningDataModule, L.Callback, ActorCritic, Schedule,
+        torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, L.pytorch.loggers.Logger,
+    ]  # fmt: skip
+    while roots:
+        root = roots.pop()
+        yield root
+        roots.extend(root.__subclasses__())
+
+
+def _argument_names() -> set[str]:
+    ours = [c for c in _known_classes() if c.__module__.split(".")[0] in ("lit_rl", "datamodules", "callbacks")]
+    names = {name for c in [*ours, L.Trainer] for name in inspect.signature(c.__init__).parameters}
+    return names | {"model", "data", "trainer", "config", "ckpt_path", "seed_everything", "class_path", "init_args"}
