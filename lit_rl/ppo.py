@@ -101,7 +101,10 @@ class PPO(L.LightningModule):
         merge_rows: bool = True,
     ):
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
+        for name in ("network", "optimizer", "lr_schedule"):  # the CLI gives their class paths; code cannot be saved
+            if not isinstance(self.hparams[name], dict):
+                self.hparams.pop(name)
         self.game = load_game(game)
         self.policy = network(self.game)
         self.average = None

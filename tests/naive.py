@@ -1,0 +1,111 @@
+"""Slow, obvious twins of the fast code: what it should compute, written for the reader."""
+
+import numpy as np
+
+from envs.game import CHANCE, TERMINAL
+
+
+def legal_of(game, state):
+    legal = np.zeros(game.num_actions, np.bool_)
+    game.legal_actions(state, legal)
+    return legal
+
+
+def obs_of(game, state, player):
+    obs = np.zeros(game.obs_shape, game.obs_dtype)
+    game.observe(state, player, obs)
+    return obs
+
+
+def chance_of(game, state):
+    probs = np.zeros(game.num_chance_outcomes)
+    game.chance_probs(state, probs)
+    return probs
+
+
+def rewards_of(game, state):
+    out = np.zeros(game.num_players)
+    game.rewards(state, out)
+    return out
+
+
+def child(game, state, action):
+    state = state.copy()
+    game.apply_action(state[0], action)
+    return state
+
+
+def action_values(game, policy, state=None, total=None):
+    """Walk the tree; yield (player, infostate bytes, reach of the others, reach of the player, {action: return})
+    for each decision history, and return the expected returns through the generator's value.
+    """
+    state = game.new_state() if state is None else state
+    total = np.zeros(game.num_players) if total is None else total
+    player = game.current_player(state[0])
+    if player == TERMINAL:
+        return total
+    if player == CHANCE:
+        result = np.zeros(game.num_players)
+        for a, p in enumerate(chance_of(game, state[0])):
+            if p > 0:
+                nxt = child(game, state, a)
+                result += p * action_values(game, policy, nxt, total + rewards_of(game, nxt[0]))
+        return result
+    result = np.zeros(game.num_players)
+    probs = policy[player, obs_of(game, state[0], player).tobytes()]
+    for a in np.flatnonzero(legal_of(game, state[0])):
+        nxt = child(game, state, int(a))
+        result += probs[a] * action_values(game, policy, nxt, total + rewards_of(game, nxt[0]))
+    return result
+
+
+def best_response_value(game, policy, responder):
+    """Brute force: the best over all deterministic policies of `responder`, by enumeration (Kuhn is small enough)."""
+    import itertools
+
+    keys = sorted(k for k in policy if k[0] == responder)
+    best = -np.inf
+    for choice in itertools.product(range(game.num_actions), repeat=len(keys)):
+        mixed = dict(policy)
+        for key, a in zip(keys, choice, strict=True):
+            mixed[key] = np.eye(game.num_actions)[a]
+        best = max(best, action_values(game, mixed)[responder])
+    return best
+
+
+def gae(player, played, value, rewards, done, bootstrap, last_player, last_value, gamma, lam, whole_games):
+    """Per env, per player: gather that player's decisions, then the textbook recursion on each game's chain."""
+    num_steps, num_envs, num_players = rewards.shape
+    advantages, valid = np.zeros((num_steps, num_envs)), np.zeros((num_steps, num_envs), bool)
+    for b in range(num_envs):
+        for p in range(num_players):
+            mine = [t for t in range(num_steps) if played[t, b] and player[t, b] == p]
+            for t in mine:
+                # everything until the same player's next decision, the game's end or the rollout's end
+                earned, u, ended = 0.0, t, False
+                while True:
+                    earned += rewards[u, b, p]
+                    if done[u, b]:
+                        ended = True
+                        break
+                    u += 1
+                    if u == num_steps or player[u, b] == p:
+                        break
+                game_ends = any(done[k, b] for k in range(t, num_steps))
+                if whole_games and not game_ends:
+                    continue
+                if ended:
+                    target = bootstrap[u, b, p]
+                elif u < num_steps:
+                    target = value[u, b]
+                elif last_player[b] == p:
+                    target = last_value[b]
+                else:
+                    continue
+                advantages[t, b] = earned + gamma * target - value[t, b]
+                valid[t, b] = True
+            for t in reversed(mine):
+                later = [k for k in mine if k > t]
+                if valid[t, b] and later and not any(done[k, b] for k in range(t, later[0])) and valid[later[0], b]:
+                    advantages[t, b] += gamma * lam * advantages[later[0], b]
+    return advantages, valid

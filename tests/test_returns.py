@@ -1,0 +1,156 @@
+"""Per-player GAE: its naive twin, its invariances, and its bias measured against the exact tree."""
+
+import dataclasses
+
+import naive
+import numpy as np
+import pytest
+import torch
+
+from envs.vector_env import VectorEnv
+from lit_rl.networks import MLP
+from lit_rl.policy import policy_table
+from lit_rl.returns import gae
+from lit_rl.rollout import collect
+
+
+def rollouts(game, num_envs=40, num_steps=7, count=3, seed=0, **env):
+    """Consecutive rollouts of a random network, each carrying the unfinished games of the one before."""
+    torch.manual_seed(seed)
+    network, env, previous = MLP(game, hidden=(16,)), VectorEnv(game, num_envs, seed, **env), None
+    for _ in range(count):
+        previous = collect(env, network, num_steps, previous=previous)
+        yield previous
+
+
+@pytest.mark.parametrize("whole_games", [True, False])
+@pytest.mark.parametrize("truncate_after", [None, 3])
+@pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.0), (0.99, 1.0)])
+def test_twin(leduc, whole_games, truncate_after, gamma, gae_lambda):
+    for r in rollouts(leduc, truncate_after=truncate_after):
+        r = dataclasses.replace(r, rewards=r.rewards + torch.randn_like(r.rewards))  # rewards in mid-game too
+        advantages, valid = gae(r, gamma, gae_lambda, whole_games)
+        fields = (r.player, r.played, r.value, r.rewards, r.done, r.bootstrap, r.last_player, r.last_value)
+        expected, expected_valid = naive.gae(*(x.numpy() for x in fields), gamma, gae_lambda, whole_games)
+        assert (valid.numpy() == expected_valid).all()
+        assert advantages.numpy() == pytest.approx(expected * expected_valid, abs=2e-4)
+
+
+def test_truncation_is_not_termination(leduc):
+    """A game cut off bootstraps with each player's value; one that ended by its rules is worth nothing further."""
+    (r,) = rollouts(leduc, truncate_after=1, count=1)
+    advantages, valid = gae(r, 1.0, 0.95)
+    cut = r.bootstrap.abs().sum(-1) > 0
+    assert cut.any() and valid.all()
+    mover = r.player.long().unsqueeze(-1)
+    expected = (r.rewards + r.bootstrap).gather(-1, mover).squeeze(-1) - r.value
+    assert torch.allclose(advantages, expected)
+    ended = r.done & ~cut
+    assert torch.allclose(advantages[ended], r.rewards.gather(-1, mover).squeeze(-1)[ended] - r.value[ended])
+
+
+def test_two_games_in_one_trace_equal_two_traces(kuhn):
+    """Cut a column at a game's end: the parts give the same advantages as the whole."""
+    (r,) = rollouts(kuhn, num_envs=5, num_steps=20, count=1)
+    whole, _ = gae(r, 0.9, 0.8)
+    b = 2
+    ends = torch.nonzero(r.done[:, b]).flatten().tolist()
+    start = 0
+    for end in ends:
+        part = {
+            f.name: getattr(r, f.name)[start : end + 1, b : b + 1]
+            for f in dataclasses.fields(r)
+            if torch.is_tensor(getattr(r, f.name)) and getattr(r, f.name).ndim > 1
+        }
+        alone, valid = gae(dataclasses.replace(r, **part, last_player=r.last_player[:1], last_value=r.last_value[:1]), 0.9, 0.8)
+        assert valid.all()
+        assert torch.equal(alone[:, 0], whole[start : end + 1, b])
+        start = end + 1
+
+
+def test_permuted_envs_permute_results(leduc):
+    *_, r = rollouts(leduc)
+    order = torch.randperm(40)
+    columns = {
+        f.name: getattr(r, f.name)[:, order] if getattr(r, f.name).ndim > 1 else getattr(r, f.name)[order]
+        for f in dataclasses.fields(r)
+        if torch.is_tensor(getattr(r, f.name))
+    }
+    advantages, valid = gae(r, 1.0, 0.95)
+    shuffled, shuffled_valid = gae(dataclasses.replace(r, **columns), 1.0, 0.95)
+    assert torch.equal(shuffled, advantages[:, order]) and torch.equal(shuffled_valid, valid[:, order])
+
+
+def test_each_decision_is_learned_from_once(leduc):
+    """Over consecutive rollouts every decision of a finished game is valid exactly once."""
+    valid_count, num_decisions, last = 0, 0, None
+    for r in rollouts(leduc, num_steps=5, count=6):
+        _, valid = gae(r, 1.0, 0.95)
+        assert not (valid & ~r.played).any()
+        valid_count += int(valid.sum())
+        num_decisions += r.num_decisions
+        last = r
+    assert valid_count + int(last.unfinished().sum()) == num_decisions == 6 * 5 * 40
+
+
+def exact_action_values(tree, table):
+    """Exact E[return | infostate, action] of every row under the policy `table`: {(row, action): value}."""
+    game = tree.game
+    key = {(int(p), obs.tobytes()): r for r, (p, obs) in enumerate(zip(tree.row_player, tree.obs))}
+    weight, total = np.zeros(table.shape), np.zeros(table.shape)
+
+    def walk(state, chance_and_others):  # reach without the mover's own part: [P]
+        player = game.current_player(state[0])
+        if player == naive.TERMINAL:
+            return naive.rewards_of(game, state[0])
+        result = np.zeros(game.num_players)
+        if player == naive.CHANCE:
+            for a, p in enumerate(naive.chance_of(game, state[0])):
+                if p > 0:
+                    result += p * walk(naive.child(game, state, a), chance_and_others * p)
+            return result
+        row = key[player, naive.obs_of(game, state[0], player).tobytes()]
+        for a in np.flatnonzero(tree.legal[row]):
+            others = chance_and_others.copy()
+            others[np.arange(game.num_players) != player] *= table[row, a]
+            value = walk(naive.child(game, state, int(a)), others)
+            weight[row, a] += chance_and_others[player]
+            total[row, a] += chance_and_others[player] * value[player]
+            result += table[row, a] * value
+        return result
+
+    walk(game.new_state(), np.ones(game.num_players))
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
+
+
+@pytest.mark.parametrize(("whole_games", "unbiased"), [(True, True), (False, False)])
+def test_whole_games_give_the_exact_mean_return(leduc, leduc_tree, whole_games, unbiased):
+    """Mean sampled return per (infostate, action) against the exact one, in standard errors.
+
+    With whole games the largest of some 1,300 deviations is that of noise. Cutting games at the end of the rollout
+    loses decisions depending on how the game went on, and is off by tens of standard errors.
+    """
+    torch.manual_seed(1)
+    network = MLP(leduc, hidden=(32,))
+    with torch.no_grad():
+        network.policy_head.weight.mul_(60)  # far from uniform
+    exact = exact_action_values(leduc_tree, policy_table(network, leduc_tree))
+    row_of = {obs.tobytes(): r for r, obs in enumerate(leduc_tree.obs)}
+    count, total, squares = (np.zeros(exact.shape) for _ in range(3))
+    env, previous = VectorEnv(leduc, 4096, seed=3), None
+    for _ in range(30):
+        previous = r = collect(env, network, 8, previous=previous if whole_games else None, merge_rows=True)
+        advantages, valid = gae(r, 1.0, 1.0, whole_games)
+        returns = (advantages + r.value)[valid].numpy()
+        rows = np.fromiter((row_of[obs.tobytes()] for obs in r.obs[valid].numpy()), int)
+        cells = (rows, r.action[valid].numpy())
+        for table, what in ((count, 1), (total, returns), (squares, returns**2)):
+            np.add.at(table, cells, what)
+    seen = count > 200
+    mean = total[seen] / count[seen]
+    error = np.sqrt(np.maximum(squares[seen] / count[seen] - mean**2, 1e-2) / count[seen])
+    deviation = np.abs(mean - exact[seen]) / error
+    assert seen.sum() > 500
+    assert (deviation.max() < 5) == unbiased
+    if not unbiased:
+        assert deviation.max() > 10

@@ -1,0 +1,177 @@
+"""The driver against a naive replay, any number of threads, and hostile actions."""
+
+import numpy as np
+import pytest
+from naive import legal_of, obs_of, rewards_of
+
+from envs.game import CHANCE, TERMINAL, load_game
+from envs.rng import derive_key, make_streams
+from envs.vector_env import IllegalActionError, VectorEnv
+
+BUFFERS = ("state", "player", "legal", "obs", "rewards", "done", "truncated", "num_decisions", "chance_streams")
+
+
+def snapshot(env):
+    return {name: getattr(env, name).tobytes() for name in BUFFERS}
+
+
+def test_every_row_follows_the_rules(any_game):
+    """Replay each step with the scalar functions; only chance's draws are read off the driver's new state."""
+    env = VectorEnv(any_game, 32, seed=1)
+    for _ in range(60):
+        before = env.state.copy()
+        action = env.sample_uniform()
+        env.step(action)
+        for b in range(env.num_envs):
+            state = before[b : b + 1].copy()
+            any_game.apply_action(state[0], action[b])
+            earned = rewards_of(any_game, state[0])
+            over = any_game.current_player(state[0]) == TERMINAL
+            if any_game.current_player(state[0]) != CHANCE:
+                assert env.done[b] == over
+                assert env.rewards[b].tolist() == earned.tolist()
+                if not over:
+                    assert env.state[b : b + 1].tobytes() == state.tobytes()
+            player = any_game.current_player(env.state[b])
+            assert player == env.player[b] >= 0
+            assert (env.legal[b] == legal_of(any_game, env.state[b])).all()
+            assert (env.obs[b] == obs_of(any_game, env.state[b], player)).all()
+
+
+def test_same_bytes_for_any_number_of_threads(leduc):
+    envs = [VectorEnv(leduc, 333, seed=5, num_threads=n) for n in (1, 2, 3)]
+    for _ in range(50):
+        for env in envs:
+            env.step(env.sample_uniform())
+        assert snapshot(envs[0]) == snapshot(envs[1]) == snapshot(envs[2])
+
+
+def test_rows_do_not_depend_on_their_number(kuhn):
+    few, many = VectorEnv(kuhn, 3, seed=9), VectorEnv(kuhn, 300, seed=9)
+    for _ in range(40):
+        few.step(few.sample_uniform())
+        many.step(many.sample_uniform())
+        assert (few.obs == many.obs[:3]).all()
+
+
+def test_chance_is_fair(leduc):
+    """Deals of 60,000 fresh games: each ordered pair of cards within five standard errors of 1/30."""
+    env = VectorEnv(leduc, 60_000, seed=3)
+    pairs = env.state["card"][:, 0] * 6 + env.state["card"][:, 1]
+    counts = np.bincount(pairs, minlength=36)
+    assert (counts[[0, 7, 14, 21, 28, 35]] == 0).all()
+    dealt = counts[counts > 0]
+    p = 1 / 30
+    assert len(dealt) == 30
+    assert np.abs(dealt / len(pairs) - p).max() < 5 * np.sqrt(p * (1 - p) / len(pairs))
+
+
+def test_sample_draws_from_the_given_distribution(kuhn):
+    env = VectorEnv(kuhn, 50_000, seed=4)
+    action = env.sample(np.tile(np.array([0.3, 0.9], np.float32), (env.num_envs, 1)))  # not normalised: 1/4, 3/4
+    assert abs(action.mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / env.num_envs)
+
+
+def test_sample_never_draws_an_illegal_action(leduc):
+    env = VectorEnv(leduc, 5000, seed=4)
+    for _ in range(20):
+        action = env.sample(np.ones((5000, 3), np.float32))  # mass on illegal actions is ignored
+        assert env.legal[np.arange(5000), action].all()
+        env.step(action)
+
+
+@pytest.mark.parametrize("probs", [[np.nan, 1.0], [0.0, 0.0], [np.inf, 1.0], [-1.0, 0.5]])
+def test_sample_refuses_what_is_no_distribution(kuhn, probs):
+    env = VectorEnv(kuhn, 4, seed=0)
+    table = np.full((4, 2), 0.5, np.float32)
+    table[2] = probs
+    with pytest.raises(FloatingPointError, match="kuhn_poker, env row 2"):
+        env.sample(table)
+
+
+@pytest.mark.parametrize("bad", [-1, 2, 3, 2**31, -(2**63), 2**63 - 1])
+def test_illegal_actions_change_nothing(kuhn, bad):
+    env = VectorEnv(kuhn, 6, seed=0)
+    before = snapshot(env)
+    action = np.zeros(6, np.int64)
+    action[4] = bad
+    with pytest.raises(IllegalActionError, match=rf"env row 4: action {bad} is illegal.*legal actions \[0, 1\]"):
+        env.step(action)
+    assert snapshot(env) == before
+
+
+def test_masked_actions_are_refused(leduc):
+    env = VectorEnv(leduc, 3, seed=0)
+    with pytest.raises(IllegalActionError, match=r"action 0 is illegal for player 0, legal actions \[1, 2\]"):
+        env.step(np.zeros(3, np.int64))  # nobody has raised, so there is nothing to fold to
+
+
+@pytest.mark.parametrize(
+    ("action", "error"),
+    [
+        (np.zeros(4), TypeError),
+        (np.zeros(4, bool), TypeError),
+        (["0"] * 4, TypeError),
+        (np.zeros(3, int), ValueError),
+        (np.zeros((4, 1), int), ValueError),
+        (np.int64(0), ValueError),
+    ],
+)
+def test_wrong_dtype_or_shape(kuhn, action, error):
+    env = VectorEnv(kuhn, 4, seed=0)
+    before = snapshot(env)
+    with pytest.raises(error):
+        env.step(action)
+    assert snapshot(env) == before
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, ">i4"])
+def test_any_integers_will_do(kuhn, dtype):
+    reference, env = VectorEnv(kuhn, 8, seed=0), VectorEnv(kuhn, 8, seed=0)
+    reference.step(np.ones(8, np.int64))
+    env.step(np.ones(16, dtype)[::2])  # not even contiguous
+    assert snapshot(env) == snapshot(reference)
+
+
+def test_truncation(leduc):
+    env = VectorEnv(leduc, 200, seed=2, truncate_after=2)
+    for _ in range(30):
+        before = env.num_decisions.copy()
+        env.step(env.sample_uniform())
+        cut = env.truncated
+        assert (before[cut] == 1).all()
+        assert env.done[cut].all()
+        assert (env.num_decisions[env.done] == 0).all()
+        for b in np.flatnonzero(cut)[:5]:
+            for p in range(2):
+                assert env.final_obs[b, p, p] == 1  # the first two bits tell whose view it is
+                assert env.final_obs[b, p, 2:8].sum() == 1
+        assert (env.rewards[cut] == 0).all()
+    assert env.num_decisions.max() < 2
+
+
+def test_bad_sizes_are_refused_by_name(kuhn):
+    for kwargs, name in (({"num_envs": 0}, "num_envs"), ({"num_threads": 0}, "num_threads"), ({"truncate_after": 0}, "truncate_after")):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            VectorEnv(kuhn, **({"num_envs": 2, "seed": 0} | kwargs))
+
+
+def test_streams_are_distinct_and_reproducible():
+    assert len(np.unique(make_streams(100_000, 1, 2))) == 100_000
+    assert (make_streams(10, 1, 2) == make_streams(10, 1, 2)).all()
+    assert derive_key(1, 2) != derive_key(2, 1)
+    with pytest.raises(ValueError, match="non-negative"):
+        derive_key(-1)
+
+
+def test_random_play_gives_the_exact_mean_return(leduc, leduc_tree):
+    """A Monte Carlo mean over 200,000 games against the exact value: driver and solver play the same game."""
+    env = VectorEnv(load_game("envs.leduc_poker"), 20_000, seed=11)
+    total, games = 0.0, 0
+    for _ in range(40):
+        env.step(env.sample_uniform())
+        total += env.rewards[:, 0].sum(dtype=np.float64)
+        games += env.done.sum()
+    exact = leduc_tree.evaluate(leduc_tree.uniform_policy()).returns[0]
+    assert games > 150_000
+    assert abs(total / games - exact) < 5 * 4.5 / np.sqrt(games)  # a game's return has a deviation of about 4.5 chips
