@@ -14,9 +14,10 @@ class EpisodeStats(L.Callback):
         if not is_log_iteration(trainer):
             return
         rollout = trainer.train_dataloader.rollout
-        games = int(rollout.done.sum())
+        done, rewards = rollout.done[rollout.carried :], rollout.rewards[rollout.carried :]
+        games = int(done.sum())
         self.log("episode/games", float(games))
         if games:
             self.log("episode/length", rollout.num_decisions / games)
-            for p, total in enumerate(rollout.rewards.sum((0, 1)).tolist()):
+            for p, total in enumerate(rewards.sum((0, 1)).tolist()):
                 self.log(f"episode/return_player_{p}", total / games)

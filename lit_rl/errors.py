@@ -30,6 +30,9 @@ def one_line(message: str) -> str:
             break
     if not reason:
         return " ".join(message.split())
+    given = re.search(r"Given value: (\S+)\s*$", message)
+    if reason.startswith("Expected a <class") and given:
+        reason += f", got {given[1]}"
     text = f"{key}: {reason}" if key and key not in reason else reason
     return text + _hint(reason)
 

@@ -28,7 +28,7 @@ from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
 from lit_rl.log import is_log_iteration
-from lit_rl.merge import merge_equal_rows
+from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics
 from lit_rl.returns import gae
@@ -47,6 +47,8 @@ class Batch(NamedTuple):
     value: Tensor  # [N] float32, the critic's when sampled
     advantages: Tensor  # [N] float32
     returns: Tensor  # [N] float32, the critic's target
+    state_weight: Tensor  # [N] float32 with mean 1: what a decision counts in value loss and entropy
+    action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
     temperature: float  # of the behaviour policy
 
 
@@ -75,6 +77,9 @@ class PPO(L.LightningModule):
             exports the weights themselves.
         whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
             cuts games at the end of each rollout, for games much longer than that.
+        visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
+            drawn there as much as the policy expects (see `lit_rl.merge.infostate_weights`); null counts every
+            decision the same.
         merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
     """
 
@@ -98,6 +103,7 @@ class PPO(L.LightningModule):
         sampling_temperature: PositiveFloat = 1.0,
         ema_decay: ClosedUnitInterval | None = None,
         whole_games: bool = True,
+        visit_exponent: ClosedUnitInterval | None = None,
         merge_rows: bool = True,
     ):
         super().__init__()
@@ -118,7 +124,7 @@ class PPO(L.LightningModule):
         self.value_coef, self.entropy_coef = value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
         self.sampling_temperature = sampling_temperature
-        self.whole_games, self.merge_rows = whole_games, merge_rows
+        self.whole_games, self.visit_exponent, self.merge_rows = whole_games, visit_exponent, merge_rows
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
         self._metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
@@ -146,14 +152,19 @@ class PPO(L.LightningModule):
         n = len(action)
         if n < self.num_minibatches:
             raise ValueError(f"num_minibatches={self.num_minibatches}: the rollout has only {n} finished decisions")
-        first, row = merge_equal_rows(obs, legal) if self.merge_rows else (None, None)
-        merged = first is not None and len(first) <= n // self.num_minibatches // 2
+        first, row = merge_equal_rows(obs, legal)
+        merged = self.merge_rows and len(first) <= n // self.num_minibatches // 2
         for _ in range(self.update_epochs):
             for i in torch.randperm(n, generator=generator).tensor_split(self.num_minibatches):
                 seen, which = (first, row[i]) if merged else (i, torch.arange(len(i)))
+                state_weight = action_weight = torch.ones(len(i))
+                if self.visit_exponent is not None:
+                    state_weight, action_weight = infostate_weights(
+                        row[i], action[i], log_prob[i], legal.shape[1], self.visit_exponent
+                    )
                 yield Batch(
                     obs[seen], legal[seen], which, action[i], log_prob[i], value[i], advantages[i], returns[i],
-                    rollout.temperature,
+                    state_weight, action_weight, rollout.temperature,
                 )  # fmt: skip
 
     def on_train_epoch_start(self) -> None:
@@ -169,10 +180,13 @@ class PPO(L.LightningModule):
         advantages = batch.advantages
         if self.normalize_advantages and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip)  # [N]
+        value_loss = losses.value_loss(value, batch.returns, batch.value, self.value_clip)  # [N]
+        entropy = losses.entropy(log_probs)[batch.row]  # [N]
         self.loss_terms = {
-            "policy_loss": losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip).mean(),
-            "value_loss": losses.value_loss(value, batch.returns, batch.value, self.value_clip).mean(),
-            "entropy": losses.entropy(log_probs)[batch.row].mean(),
+            "policy_loss": (policy_loss * batch.action_weight).mean(),
+            "value_loss": (value_loss * batch.state_weight).mean(),
+            "entropy": (entropy * batch.state_weight).mean(),
         }
         loss = (
             self.loss_terms["policy_loss"]
@@ -210,6 +224,8 @@ class PPO(L.LightningModule):
 
     def validation_step(self, tree: GameTree, batch_idx: int) -> None:
         self.log_dict(exact_metrics(self.export_policy(), tree), batch_size=1)
+
+    test_step = validation_step
 
     def configure_optimizers(self):
         return optimizer_and_scheduler(

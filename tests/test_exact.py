@@ -100,7 +100,9 @@ def test_brute_force_twin(kuhn, kuhn_tree):
         result, policy = kuhn_tree.evaluate(table), as_dict(kuhn_tree, table)
         assert result.returns == pytest.approx(naive.action_values(kuhn, policy), abs=1e-12)
         for p in range(2):
-            assert result.best_response_returns[p] == pytest.approx(naive.best_response_value(kuhn, policy, p), abs=1e-12)
+            assert result.best_response_returns[p] == pytest.approx(
+                naive.best_response_value(kuhn, policy, p), abs=1e-12
+            )
 
 
 def test_best_response_policy_earns_its_value(leduc_tree):

@@ -13,7 +13,9 @@ from lit_rl.policy import MASKED, mask_logits
 @pytest.fixture
 def rows():
     generator = torch.Generator().manual_seed(3)
-    return {name: torch.randn(64, generator=generator) for name in ("log_prob", "old", "advantages", "value", "returns")}
+    return {
+        name: torch.randn(64, generator=generator) for name in ("log_prob", "old", "advantages", "value", "returns")
+    }
 
 
 def test_clipped_surrogate_twin(rows):

@@ -62,7 +62,9 @@ def test_two_games_in_one_trace_equal_two_traces(kuhn):
             for f in dataclasses.fields(r)
             if torch.is_tensor(getattr(r, f.name)) and getattr(r, f.name).ndim > 1
         }
-        alone, valid = gae(dataclasses.replace(r, **part, last_player=r.last_player[:1], last_value=r.last_value[:1]), 0.9, 0.8)
+        alone, valid = gae(
+            dataclasses.replace(r, **part, last_player=r.last_player[:1], last_value=r.last_value[:1]), 0.9, 0.8
+        )
         assert valid.all()
         assert torch.equal(alone[:, 0], whole[start : end + 1, b])
         start = end + 1

@@ -151,7 +151,11 @@ def test_truncation(leduc):
 
 
 def test_bad_sizes_are_refused_by_name(kuhn):
-    for kwargs, name in (({"num_envs": 0}, "num_envs"), ({"num_threads": 0}, "num_threads"), ({"truncate_after": 0}, "truncate_after")):
+    for kwargs, name in (
+        ({"num_envs": 0}, "num_envs"),
+        ({"num_threads": 0}, "num_threads"),
+        ({"truncate_after": 0}, "truncate_after"),
+    ):
         with pytest.raises(ValueError, match=f"{name}=0"):
             VectorEnv(kuhn, **({"num_envs": 2, "seed": 0} | kwargs))
 

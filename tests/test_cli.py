@@ -1,0 +1,214 @@
+"""The command line as a user meets it: a run, its folder, validate again, overlays, strangers' classes, bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--trainer.accelerator", "cpu", "--data.num_envs", "32",
+    "--data.num_steps", "8", "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "2",
+    "--trainer.enable_progress_bar", "false",
+]  # fmt: skip
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning"),
+]
+
+
+@pytest.fixture
+def litrl(capsys, monkeypatch, tmp_path):
+    """Run the command in this process from an empty folder: litrl("fit", ...) -> (exit code, stdout, stderr)."""
+    from lit_rl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*args):
+        code = 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
+    code, out, _ = litrl("fit", *SMALL, "--trainer.default_root_dir", "here", "--seed_everything", 3)
+    run = tmp_path / "here" / "version_0"
+    assert code == 0
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml", "metrics.csv", "summary.json", "learning_curve.png", "checkpoints",
+    }  # fmt: skip
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["seed"] == 3 and summary["decisions"] == 4 * 32 * 8
+    number = f"NashConv        {summary['nash_conv']:.6f}"
+    assert number in out
+
+    code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    assert code == 0 and number in out
+    code, out, _ = litrl("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    assert code == 0 and number in out
+
+    best = json.loads((run / "summary.json").read_text())["best_nash_conv"]
+    code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+    assert code == 0 and f"NashConv        {best:.4f}" in out[: out.index("NashConv") + 22] + out
+
+
+def test_checkpoints_hold_no_code(litrl, tmp_path):
+    """They load with weights_only=True, and a class method alone rebuilds the policy."""
+    import torch
+
+    from lit_rl.ppo import PPO
+
+    litrl("fit", *SMALL, "--trainer.default_root_dir", "here")
+    path = tmp_path / "here" / "version_0" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["hyper_parameters"]["game"] == "envs.kuhn_poker"
+    model = PPO.load_from_checkpoint(path)
+    assert model.policy.policy_head.out_features == 2
+
+
+def test_saved_config_runs_again_and_the_command_line_wins(litrl, tmp_path):
+    litrl("fit", *SMALL, "--trainer.default_root_dir", "a")
+    code, _, err = litrl(
+        "fit", "--config", tmp_path / "a/version_0/config.yaml", "--model.clip", "0.37", "--trainer.default_root_dir", "b",
+        "--ckpt_path", tmp_path / "a/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", 6,
+    )  # fmt: skip
+    assert code == 0, err
+    config = yaml.safe_load((tmp_path / "b/version_0/config.yaml").read_text())
+    assert config["model"]["init_args"]["clip"] == 0.37
+    assert json.loads((tmp_path / "b/version_0/summary.json").read_text())["iterations"] == 6
+
+
+def test_strangers_classes_from_the_current_folder(litrl, tmp_path):
+    (tmp_path / "my_things.py").write_text(
+        "import lightning as L\n"
+        "from envs.matrix_game import matrix_game\n"
+        "from lit_rl.networks import MLP\n"
+        "GAME = matrix_game('mine', [[0, 1], [1, 0]], ['a', 'b'])\n"
+        "class Shout(L.Callback):\n"
+        "    def __init__(self, word: str): self.word = word\n"
+        "    def on_train_end(self, trainer, pl_module): print(self.word)\n"
+        "class Net(MLP):\n"
+        "    def __init__(self, game, hidden: tuple[int, ...] = (4,)): super().__init__(game, hidden)\n"
+    )
+    code, out, err = litrl(
+        "fit", *SMALL, "--data.game", "my_things", "--trainer.callbacks+=my_things.Shout", "--trainer.callbacks.word=hoy",
+        "--model.network=my_things.Net",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "hoy" in out and "mine, exported policy" in out
+    sys.modules.pop("my_things")
+
+
+@pytest.mark.parametrize("overlay", ["tensorboard", "wandb_offline"])
+def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
+    pytest.importorskip(overlay.split("_")[0])
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    code, _, err = litrl(
+        "fit",
+        *SMALL,
+        "--config",
+        ROOT / "configs" / "loggers" / f"{overlay}.yaml",
+        "--trainer.default_root_dir",
+        "here",
+    )
+    assert code == 0, err
+    assert (tmp_path / "here/version_0/metrics.csv").exists()  # the CSV log is always there
+    names = [p.as_posix() for p in tmp_path.rglob("*")]
+    assert any("tfevents" in n if overlay == "tensorboard" else n.endswith(".wandb") for n in names)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model.clipp", "0.1"], "Option 'clipp' is not accepted; did you mean clip?"),
+        (["--model", "PP0"], "PP0; did you mean PPO?"),
+        (["--modell", "PPO"], "--modell PPO; did you mean model?"),
+        (["--data.game", "envs.leduc_pokr"], "envs.leduc_pokr.*no such module"),
+        (["--data.game", "envs.rng"], "defines no GAME"),
+        (["--model.entropy_coef", "-1"], "entropy_coef: .*-1"),
+        (["--model.entropy_coef", "nan"], "entropy_coef: .*nan"),
+        (["--model.gamma", "1.5"], "gamma: .*1.5"),
+        (["--data.num_envs", "0"], "num_envs: .*0"),
+        (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
+        (["--model.lr_schedule", "PowerLaw", "--model.lr_schedule.end", "0"], "end=0"),
+        (["--model.num_minibatches", "3"], "num_envs=32 times num_steps=8 is not divisible by num_minibatches=3"),
+        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt.*no such file"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--trainer.max_epochs", "many"], "max_epochs: .*many"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(litrl, args, words):
+    code, _, err = litrl("fit", *SMALL, *args)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert err.splitlines()[-1] == line and "Traceback" not in err
+    import re
+
+    assert re.search(words.replace("?", r"\?"), line), line
+
+
+def test_a_schedule_with_a_misspelt_target_stops_at_start(litrl, tmp_path):
+    overlay = tmp_path / "o.yaml"
+    overlay.write_text(
+        "trainer: {callbacks+: [{class_path: ScalarSchedule, init_args: {target: model.entropy_cof, "
+        "schedule: {class_path: Linear}}}]}\n"
+    )
+    code, _, err = litrl("fit", *SMALL, "--config", overlay)
+    assert code == 2 and "did you mean model.entropy_coef?" in err
+
+
+def test_help_explains_every_argument_of_ours(litrl):
+    code, out, _ = litrl("fit", "--model.help", "PPO")
+    assert code == 0
+    for line in out.splitlines():
+        if line.strip().startswith("--model.init_args.") or line.strip().startswith("--model."):
+            assert line.strip()
+    for words in ("weight of the entropy bonus", "exponential moving average", "passes over each rollout"):
+        assert words in " ".join(out.split())
+
+
+def test_print_config_needs_no_run(litrl, tmp_path):
+    code, out, _ = litrl("fit", *SMALL, "--print_config")
+    assert code == 0
+    assert yaml.safe_load(out)["data"]["init_args"]["game"] == "envs.kuhn_poker"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ddp_on_two_cpu_ranks(tmp_path):
+    """Equal weights on both ranks, different games, no hang; the run leaves its summary."""
+    (tmp_path / "spy.py").write_text(
+        "import lightning as L, torch\n"
+        "class Spy(L.Callback):\n"
+        "    def on_train_end(self, trainer, pl_module):\n"
+        "        w = torch.cat([p.detach().flatten() for p in pl_module.policy.parameters()])\n"
+        "        torch.save({'w': w, 'obs': trainer.train_dataloader.rollout.obs}, f'rank{trainer.global_rank}.pt')\n"
+    )
+    command = [
+        sys.executable, "-m", "lit_rl.cli", "fit", *SMALL, "--trainer.devices", "2", "--trainer.strategy", "ddp",
+        "--model.target_kl", "0.001", "--trainer.callbacks+=spy.Spy", "--trainer.default_root_dir", "here",
+    ]  # fmt: skip
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=180,
+        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    import torch
+
+    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
+    assert torch.equal(ranks[0]["w"], ranks[1]["w"])
+    assert not torch.equal(ranks[0]["obs"], ranks[1]["obs"])
+    summary = json.loads((tmp_path / "here/version_0/summary.json").read_text())
+    assert summary["decisions"] == 2 * 4 * 32 * 8
