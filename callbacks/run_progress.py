@@ -17,7 +17,7 @@ class RunProgress(ProgressBar):
         self._enabled = True
         self._bar: Progress | None = None
         self._task = None
-        self._shown = (0.0, 0)  # time and decisions when the rate was last worked out
+        self._shown: tuple[float, int] | None = None  # time and decisions when the rate was last worked out
         self._rate = 0.0
 
     def disable(self) -> None:
@@ -27,7 +27,7 @@ class RunProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._shown = (time.perf_counter(), int(pl_module.decisions))
+        self._shown = None
         if self._enabled and sys.stdout.isatty():
             self._bar = Progress(
                 TextColumn("iteration"), MofNCompleteColumn(), BarColumn(bar_width=24), TimeElapsedColumn(),
@@ -39,6 +39,8 @@ class RunProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         done = trainer.current_epoch + 1
+        if self._shown is None:  # the first iteration compiled
+            self._shown = (time.perf_counter(), int(pl_module.decisions))
         if self._bar is not None:
             self._bar.update(self._task, completed=done, metrics=self._metrics(trainer, pl_module))
         elif self._enabled and (done % max(1, (trainer.max_epochs or 0) // 10) == 0 or done == 1):
@@ -60,10 +62,10 @@ class RunProgress(ProgressBar):
 
     def _metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
         now, decisions = time.perf_counter(), int(pl_module.decisions)
-        if now - self._shown[0] > 1.0 or not self._rate:
+        if now - self._shown[0] > 1.0:
             self._rate = (decisions - self._shown[1]) / (now - self._shown[0])
             self._shown = (now, decisions)
-        parts = [f"{_short(decisions)} decisions", f"{_short(self._rate)}/s"]
+        parts = [f"{_short(decisions)} decisions"] + ([f"{_short(self._rate)}/s"] if self._rate else [])
         for name, label in (("train/entropy", "entropy"), ("eval/nash_conv", "NashConv")):
             if name in trainer.callback_metrics:
                 parts.append(f"{label} {float(trainer.callback_metrics[name]):.3f}")

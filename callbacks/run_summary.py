@@ -1,5 +1,6 @@
 """What a run leaves behind: a last checkpoint, summary.json, a learning curve, and the numbers on the screen."""
 
+import csv
 import json
 import os
 import time
@@ -13,7 +14,7 @@ from lit_rl.policy import exact_metrics
 
 
 class RunSummary(L.Callback):
-    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
+    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test; `litrl predict` writes the policy as policy.csv.
 
     After a fit the run folder also holds checkpoints/last.ckpt (the final weights), summary.json and
     learning_curve.png. NashConv = sum over players of what a best response gains; exploitability = that / players.
@@ -47,6 +48,21 @@ class RunSummary(L.Callback):
             self._print(trainer, pl_module, exact_metrics(pl_module.export_policy(), trainer.datamodule.tree))
 
     on_test_end = on_validation_end
+
+    def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
+        """Write <run>/policy.csv: each infostate (player, obs) with the probability of each action."""
+        if not trainer.is_global_zero:
+            return
+        tree: GameTree = batch
+        names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
+        path = Path(trainer.log_dir or ".") / "policy.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["player", "obs", *names])
+            for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
+                writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.log_dir is None:

@@ -129,4 +129,4 @@ class SelfPlayDataModule(L.LightningDataModule):
     def val_dataloader(self) -> "EvaluationJobs":
         return EvaluationJobs([] if self.tree is None else [self.tree])
 
-    test_dataloader = val_dataloader
+    test_dataloader = predict_dataloader = val_dataloader

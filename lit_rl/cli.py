@@ -1,5 +1,6 @@
 """The `litrl` command: LightningCLI with the game written once, one-line errors and a run folder that holds it all."""
 
+import logging
 import sys
 import warnings
 from pathlib import Path
@@ -22,13 +23,16 @@ from lit_rl.ppo import PPO
 
 __all__ = ["PPO", "EpisodeStats", "GradNorm", "ScalarSchedule", "SelfPlayDataModule", "main"]
 
-ALWAYS = (FiniteGuard, Throughput, RunSummary, RunProgress)  # unless the config lists the class itself
+ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary)  # unless the config lists the class itself
 QUIET = (
     ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
     ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
     ".*does not have many workers.*",  # our loaders are no DataLoaders
     ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
 )
+
+
+CHATTER = ("💡", "`weights_only` was not set", "TPU available", "GPU available")
 
 
 class Parser(LightningArgumentParser):
@@ -39,11 +43,7 @@ class Parser(LightningArgumentParser):
 
 
 class LitRLCLI(LightningCLI):
-    """`litrl fit|validate|test` for any LightningModule with any LightningDataModule, by class path."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        return {name: args for name, args in LightningCLI.subcommands().items() if name != "predict"}
+    """`litrl fit|validate|test|predict` for any LightningModule with any LightningDataModule, by class path."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.init_args.game", "model.init_args.game")
@@ -83,6 +83,9 @@ def main(args: list[str] | None = None) -> None:
         sys.path.insert(0, "")  # classes and games of the user lie in the current folder
     for message in QUIET:
         warnings.filterwarnings("ignore", message)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logger = logging.getLogger(f"lightning.pytorch.{name}")
+        logger.addFilter(lambda record: not record.getMessage().startswith(CHATTER))
     try:
         LitRLCLI(
             L.LightningModule,

@@ -38,8 +38,8 @@ def infostate_weights(
         state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
 
     A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
-    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the weight
-    pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
+    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
+    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
     advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
     the two brings.
 

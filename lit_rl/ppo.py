@@ -30,7 +30,7 @@ from lit_rl import losses
 from lit_rl.log import is_log_iteration
 from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
-from lit_rl.policy import NetworkFactory, exact_metrics
+from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
 from lit_rl.returns import gae
 from lit_rl.rollout import Rollout
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
@@ -226,6 +226,10 @@ class PPO(L.LightningModule):
         self.log_dict(exact_metrics(self.export_policy(), tree), batch_size=1)
 
     test_step = validation_step
+
+    def predict_step(self, tree: GameTree, batch_idx: int) -> Tensor:
+        """Action probabilities [R, A] of the exported policy at every infostate of the game tree."""
+        return torch.from_numpy(policy_table(self.export_policy(), tree))
 
     def configure_optimizers(self):
         return optimizer_and_scheduler(

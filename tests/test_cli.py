@@ -1,6 +1,8 @@
 """The command line as a user meets it: a run, its folder, validate again, overlays, strangers' classes, bad input."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,12 @@ def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
     code, out, _ = litrl("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert code == 0 and number in out
 
+    code, out, _ = litrl("predict", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    assert code == 0
+    rows = [line.split(",") for line in Path(out.split(": ")[-1].strip()).read_text().splitlines()]
+    assert rows[0] == ["player", "obs", "pass", "bet"] and len(rows) == 13
+    assert all(float(r[2]) + float(r[3]) == pytest.approx(1, abs=1e-5) for r in rows[1:])
+
     best = json.loads((run / "summary.json").read_text())["best_nash_conv"]
     code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
     assert code == 0 and f"NashConv        {best:.4f}" in out[: out.index("NashConv") + 22] + out
@@ -82,8 +90,9 @@ def test_checkpoints_hold_no_code(litrl, tmp_path):
 def test_saved_config_runs_again_and_the_command_line_wins(litrl, tmp_path):
     litrl("fit", *SMALL, "--trainer.default_root_dir", "a")
     code, _, err = litrl(
-        "fit", "--config", tmp_path / "a/version_0/config.yaml", "--model.clip", "0.37", "--trainer.default_root_dir", "b",
-        "--ckpt_path", tmp_path / "a/version_0/checkpoints/last.ckpt", "--trainer.max_epochs", 6,
+        "fit", "--config", tmp_path / "a/version_0/config.yaml", "--model.clip", "0.37",
+        "--trainer.default_root_dir", "b", "--trainer.max_epochs", 6,
+        "--ckpt_path", tmp_path / "a/version_0/checkpoints/last.ckpt",
     )  # fmt: skip
     assert code == 0, err
     config = yaml.safe_load((tmp_path / "b/version_0/config.yaml").read_text())
@@ -104,8 +113,8 @@ def test_strangers_classes_from_the_current_folder(litrl, tmp_path):
         "    def __init__(self, game, hidden: tuple[int, ...] = (4,)): super().__init__(game, hidden)\n"
     )
     code, out, err = litrl(
-        "fit", *SMALL, "--data.game", "my_things", "--trainer.callbacks+=my_things.Shout", "--trainer.callbacks.word=hoy",
-        "--model.network=my_things.Net",
+        "fit", *SMALL, "--data.game", "my_things", "--model.network=my_things.Net",
+        "--trainer.callbacks+=my_things.Shout", "--trainer.callbacks.word=hoy",
     )  # fmt: skip
     assert code == 0, err
     assert "hoy" in out and "mine, exported policy" in out
@@ -155,8 +164,6 @@ def test_bad_input_is_one_line_and_exit_code_2(litrl, args, words):
     assert code == 2
     (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert err.splitlines()[-1] == line and "Traceback" not in err
-    import re
-
     assert re.search(words.replace("?", r"\?"), line), line
 
 
@@ -202,7 +209,7 @@ def test_ddp_on_two_cpu_ranks(tmp_path):
     ]  # fmt: skip
     result = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=180,
-        env={**__import__("os").environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     import torch

@@ -150,9 +150,7 @@ def test_advantage_normalisation(make_fit, normalize):
 
 def test_one_decision_per_minibatch(make_fit):
     """Normalising a single advantage must not give NaN."""
-    trainer, model, data = make_fit(
-        {"normalize_advantages": True, "num_minibatches": 4, "whole_games": False}, {"num_envs": 4, "num_steps": 1}
-    )
+    _, model, data = make_fit({"normalize_advantages": True})
     rollout = collect(VectorEnv(data.game, 64, seed=0), model.policy, 4)
     batch = next(model.make_batches(rollout, torch.Generator().manual_seed(0)))
     single = batch._replace(

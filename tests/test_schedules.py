@@ -5,6 +5,7 @@ import math
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from lit_rl.schedules import (
     Constant,
@@ -141,3 +142,14 @@ def test_learning_rate_survives_resume_and_holds_when_the_run_is_over(tmp_path):
 def test_a_schedule_must_define_something():
     with pytest.raises(TypeError, match="defines neither"):
         Schedule()(0, 10)
+
+
+def test_reduce_on_plateau_reads_the_exact_nash_conv(make_fit):
+    """A plateau scheduler that never sees enough improvement halves the rate after each validation but the first."""
+    plateau = ReduceLROnPlateau
+    trainer, model, data = make_fit(
+        {"lr_schedule": lambda o: plateau(o, monitor="eval/nash_conv", factor=0.5, patience=0, threshold=0.9)},
+        max_epochs=8, check_val_every_n_epoch=2,
+    )  # fmt: skip
+    trainer.fit(model, data)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**3)

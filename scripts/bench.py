@@ -1,0 +1,315 @@
+"""Speed, measured side by side in one run: `python scripts/bench.py [--threads 2] [--only env,rollout,...]`.
+
+One table: env steps/s, rollout decisions/s, end-to-end decisions/s, exact NashConv, compile and start-up seconds. With
+the `peers` extra installed (pip install -c constraints.txt -e ".[peers]") the same work runs on OpenSpiel, pgx and
+Stable-Baselines3 in the same process, and the last column is ours divided by theirs. Best of several repetitions, on
+whatever machine this is: quote ratios, and keep the machine quiet.
+"""
+
+import argparse
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+SECTIONS = ("start", "env", "rollout", "train", "nash_conv")
+
+
+class Table:
+    """Rows (what, value, unit), printed as they come; a peer's row carries the ratio ours / theirs."""
+
+    def __init__(self) -> None:
+        self.ours: dict[str, float] = {}
+
+    def add(self, what: str, value: float, unit: str, name: str = "lit-rl", against: str | None = None) -> None:
+        ratio = ""
+        if against is not None and against in self.ours:
+            ours = self.ours[against]
+            ratio = f"ours is {(value / ours if unit in ('s', 'ms') else ours / value):,.1f} x faster"
+        if name == "lit-rl":
+            self.ours[what] = value
+        shown = f"{value:,.3f}" if value < 100 else f"{value:,.0f}"
+        print(f"{name:<18} {what:<62} {shown:>14} {unit:<12} {ratio}", flush=True)
+
+
+def rate(work: Callable[[], int], repetitions: int = 5) -> float:
+    """Best units per second of `work`, which returns how many units it did; one call first to compile."""
+    work()
+    best = 0.0
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        units = work()
+        best = max(best, units / (time.perf_counter() - began))
+    return best
+
+
+def has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def bench_start(table: Table, threads: int) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    litrl = [sys.executable, "-m", "lit_rl.cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        for what, args in (
+            ("litrl --help", ["--help"]),
+            (
+                "Kuhn: start, compile, one iteration, NashConv, files",
+                ["fit", "--config", str(ROOT / "configs/kuhn_ppo.yaml"), "--trainer.max_epochs", "1"],
+            ),
+        ):
+            began = time.perf_counter()
+            subprocess.run([*litrl, *args], cwd=folder, env=env, check=True, capture_output=True)
+            table.add(what, time.perf_counter() - began, "s")
+
+
+def bench_env(table: Table, threads: int) -> None:
+    from envs.game import load_game
+    from envs.vector_env import VectorEnv
+
+    for name in ("leduc_poker", "kuhn_poker", "tic_tac_toe"):
+        for n in sorted({1, threads}):
+            for num_envs in (4096, 65536):
+                env = VectorEnv(load_game(f"envs.{name}"), num_envs, seed=0, num_threads=n)
+
+                def work(env=env) -> int:
+                    steps = 2_000_000 // env.num_envs
+                    for _ in range(steps):
+                        env.step(env.sample_uniform())
+                    return steps * env.num_envs
+
+                table.add(f"{name}, random legal actions, {num_envs} envs, {n} thread(s)", rate(work), "steps/s")
+    ours = f"leduc_poker, random legal actions, 4096 envs, {threads} thread(s)"
+    if has("pyspiel"):
+        import random
+
+        import pyspiel
+
+        game = pyspiel.load_game("leduc_poker")
+
+        def work() -> int:
+            steps = 0
+            while steps < 30_000:
+                state = game.new_initial_state()
+                while not state.is_terminal():
+                    steps += not state.is_chance_node()
+                    state.apply_action(random.choice(state.legal_actions()))
+            return steps
+
+        table.add("leduc_poker, random legal actions, Python loop", rate(work, 3), "steps/s", "OpenSpiel", ours)
+    if has("pgx"):
+        import jax
+        import jax.numpy as jnp
+        import pgx
+
+        env = pgx.make("leduc_holdem")
+        init, step = jax.vmap(env.init), jax.vmap(pgx.experimental.auto_reset(env.step, env.init))
+
+        def one(carry, _):
+            state, key = carry
+            key, act, reset = jax.random.split(key, 3)
+            action = jax.random.categorical(act, jnp.where(state.legal_action_mask, 0.0, -1e9))
+            return (step(state, action, jax.random.split(reset, 4096)), key), None
+
+        run = jax.jit(lambda carry: jax.lax.scan(one, carry, None, length=100)[0])
+        key = jax.random.PRNGKey(0)
+        start = (init(jax.random.split(key, 4096)), key)
+
+        def work() -> int:
+            jax.block_until_ready(run(start)[1])
+            return 409_600
+
+        table.add("leduc_holdem, random legal actions, 4096 envs, jitted scan", rate(work, 3), "steps/s", "pgx", ours)
+
+
+def shared_mlp(game):
+    from lit_rl.networks import MLP
+
+    return MLP(game, hidden=(128, 128), shared=True)
+
+
+def bench_rollout(table: Table, threads: int) -> None:
+    from envs.game import load_game
+    from envs.vector_env import VectorEnv
+    from lit_rl.rollout import collect
+
+    game = load_game("envs.leduc_poker")
+    for merge_rows in (False, True):
+        env, network = VectorEnv(game, 4096, seed=0, num_threads=threads), shared_mlp(game)
+
+        def work(env=env, network=network, merge_rows=merge_rows) -> int:
+            return collect(env, network, 16, merge_rows=merge_rows).num_decisions
+
+        label = "equal rows merged" if merge_rows else "every row"
+        table.add(f"leduc_poker rollout, 4096 x 16, shared 2x128, {label}", rate(work, 15), "decisions/s")
+
+
+def bench_train(table: Table, threads: int) -> None:
+    import lightning as L
+    import torch
+
+    from datamodules.self_play import SelfPlayDataModule
+    from lit_rl.ppo import PPO
+
+    class Clock(L.Callback):
+        """Decisions per second over iterations 5 and later, of whole iterations."""
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 5:
+                self.began, self.before = time.perf_counter(), int(pl_module.decisions)
+
+        def on_train_end(self, trainer, pl_module):
+            self.rate = (int(pl_module.decisions) - self.before) / (time.perf_counter() - self.began)
+
+    def train(label: str, epochs: int = 25, **options) -> None:
+        precision = options.pop("precision", "32-true")
+        accelerator = options.pop("accelerator", "cpu")
+        clock = Clock()
+        model = PPO("envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, **options)
+        data = SelfPlayDataModule("envs.leduc_poker", num_envs=4096, num_steps=16, num_threads=threads)
+        trainer = L.Trainer(
+            accelerator=accelerator, precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[clock], limit_val_batches=0, devices=1,
+        )  # fmt: skip
+        trainer.fit(model, data)
+        table.add(f"leduc_poker PPO, shared 2x128, 4096 x 16, 4 epochs, {label}", clock.rate, "decisions/s")
+
+    train("every row", merge_rows=False)
+    train("every row, bf16-mixed", merge_rows=False, precision="bf16-mixed")
+    train("equal rows merged")
+    if torch.cuda.is_available():
+        train("every row, GPU", merge_rows=False, accelerator="gpu")
+        train("every row, GPU 16-mixed", merge_rows=False, accelerator="gpu", precision="16-mixed")
+    if has("stable_baselines3"):
+        ours = "leduc_poker PPO, shared 2x128, 4096 x 16, 4 epochs, every row"
+        table.add("PPO on our Leduc env, 2x128, 4096 x 16, 4 epochs", bench_sb3(), "decisions/s", "SB3", ours)
+
+
+def bench_sb3() -> float:
+    """SB3's PPO on our own env, whose speed it thus gets for free; illegal actions (SB3 has no mask) become a call."""
+    import gymnasium
+    import numpy as np
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import VecEnv
+
+    from envs.game import load_game
+    from envs.vector_env import VectorEnv
+
+    class Adapter(VecEnv):
+        def __init__(self, num_envs: int):
+            self.env = VectorEnv(load_game("envs.leduc_poker"), num_envs, seed=0)
+            box = gymnasium.spaces.Box(0, 1, self.env.game.obs_shape, np.float32)
+            super().__init__(num_envs, box, gymnasium.spaces.Discrete(3))
+
+        def reset(self):
+            self.env.reset()
+            return self.env.obs.astype(np.float32)
+
+        def step_async(self, actions):
+            legal = self.env.legal[np.arange(self.num_envs), actions]
+            self.env.step(np.where(legal, actions, 1))
+
+        def step_wait(self):
+            return (
+                self.env.obs.astype(np.float32),
+                self.env.rewards[:, 0].copy(),
+                self.env.done.copy(),
+                [{}] * self.num_envs,
+            )
+
+        def close(self): ...
+        def get_attr(self, attr_name, indices=None):
+            return [None] * self.num_envs
+
+        def set_attr(self, attr_name, value, indices=None): ...
+        def env_method(self, method_name, *args, indices=None, **kwargs):
+            return [None] * self.num_envs
+
+        def env_is_wrapped(self, wrapper_class, indices=None):
+            return [False] * self.num_envs
+
+    model = PPO(
+        "MlpPolicy", Adapter(4096), n_steps=16, batch_size=16384, n_epochs=4, device="cpu",
+        policy_kwargs={"net_arch": [128, 128]},
+    )  # fmt: skip
+
+    def work() -> int:
+        model.learn(65_536 * 3)
+        return 65_536 * 3
+
+    return rate(work, 2)
+
+
+def bench_nash_conv(table: Table, threads: int) -> None:
+    from envs.exact import GameTree
+    from envs.game import load_game
+    from lit_rl.policy import exact_metrics
+
+    for name in ("leduc_poker", "kuhn_poker"):
+        game = load_game(f"envs.{name}")
+        began = time.perf_counter()
+        tree = GameTree(game)
+        tree.evaluate(tree.uniform_policy())
+        table.add(f"{name} tree: build and compile", time.perf_counter() - began, "s")
+        uniform, network = tree.uniform_policy(), shared_mlp(game)
+
+        def tree_part(tree=tree, uniform=uniform) -> int:
+            for _ in range(200):
+                tree.evaluate(uniform)
+            return 200
+
+        def with_network(tree=tree, network=network) -> int:
+            for _ in range(50):
+                exact_metrics(network, tree)
+            return 50
+
+        def cfr_plus(tree=tree) -> int:
+            tree.cfr_plus(1000)
+            return 1
+
+        table.add(f"{name} NashConv, tree part", 1000 / rate(tree_part), "ms")
+        table.add(f"{name} NashConv, with the forward of a 2x128 network", 1000 / rate(with_network), "ms")
+        table.add(f"{name} 1,000 iterations of CFR+", 1 / rate(cfr_plus), "s")
+        if has("pyspiel"):
+            import pyspiel
+
+            reference = pyspiel.load_game(name)
+
+            def theirs(reference=reference) -> int:
+                pyspiel.nash_conv(reference, pyspiel.UniformRandomPolicy(reference))
+                return 1
+
+            table.add(f"{name} NashConv, C++", 1000 / rate(theirs, 3), "ms", "OpenSpiel", f"{name} NashConv, tree part")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch and of the environment")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"comma-separated sections of {', '.join(SECTIONS)}")
+    args = parser.parse_args()
+    if unknown := set(args.only.split(",")) - set(SECTIONS):
+        parser.error(f"unknown section {sorted(unknown)[0]!r}; choose from {', '.join(SECTIONS)}")
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    import torch
+
+    torch.set_num_threads(args.threads)
+    table = Table()
+    for name in SECTIONS:
+        if name in args.only.split(","):
+            globals()[f"bench_{name}"](table, args.threads)
+    missing = [m for m in ("pyspiel", "pgx", "stable_baselines3") if not has(m)]
+    if missing:
+        print(f'not installed, so not compared: {", ".join(missing)}  (pip install -c constraints.txt -e ".[peers]")')
+
+
+if __name__ == "__main__":
+    main()
