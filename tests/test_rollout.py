@@ -1,0 +1,99 @@
+"""Rollouts: what is stored is what happened, and unfinished games are carried."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from envs.vector_env import VectorEnv
+from lit_rl.networks import MLP
+from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
+from lit_rl.rollout import collect
+
+
+@pytest.fixture
+def network(leduc):
+    return MLP(leduc, hidden=(16,))
+
+
+@pytest.mark.parametrize("merge_rows", [True, False])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_stored_numbers_are_those_of_the_policy(leduc, network, merge_rows, temperature):
+    r = collect(VectorEnv(leduc, 64, seed=1), network, 6, temperature=temperature, merge_rows=merge_rows)
+    output = network(r.obs.flatten(0, 1), r.legal.flatten(0, 1))
+    log_probs = torch.log_softmax(output.logits / temperature, -1)
+    assert torch.allclose(r.logits.flatten(0, 1), output.logits / temperature, atol=1e-5)
+    assert torch.allclose(r.log_prob.flatten(), log_probs.gather(1, r.action.flatten()[:, None])[:, 0], atol=1e-5)
+    assert torch.allclose(r.value.flatten(), output.value, atol=1e-5)
+    assert r.legal.gather(-1, r.action.unsqueeze(-1)).all()
+    assert r.num_decisions == 6 * 64 and r.carried == 0 and r.played.all()
+
+
+def test_games_go_on_from_rollout_to_rollout(leduc, network):
+    """Two rollouts of 5 steps hold the same decisions as one of 10, and the second carries the first's open games."""
+    env = VectorEnv(leduc, 50, seed=2)
+    first = collect(env, network, 5)
+    second = collect(env, network, 5, previous=first)
+    whole = collect(VectorEnv(leduc, 50, seed=2), network, 10)
+    assert torch.equal(torch.cat([first.action, second.action[second.carried :]]), whole.action)
+    assert torch.equal(torch.cat([first.rewards, second.rewards[second.carried :]]), whole.rewards)
+    assert 0 < second.carried <= 5
+    open_games = first.unfinished()
+    for b in range(50):
+        count = int(open_games[:, b].sum())
+        assert int(second.played[: second.carried, b].sum()) == count
+        if count:
+            assert torch.equal(second.action[second.carried - count : second.carried, b], first.action[5 - count :, b])
+
+
+def test_unfinished_is_what_follows_the_last_end(leduc, network):
+    r = collect(VectorEnv(leduc, 200, seed=3), network, 9)
+    for b in range(200):
+        ends = [t for t in range(9) if r.done[t, b]]
+        last = ends[-1] if ends else -1
+        assert r.unfinished()[:, b].tolist() == [t > last for t in range(9)]
+
+
+class Broken(ActorCritic):
+    def __init__(self, leduc):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, obs, legal):
+        logits = torch.zeros(len(obs), 3)
+        logits[-1] = torch.nan
+        return PolicyOutput(mask_logits(logits, legal), torch.zeros(len(obs)))
+
+
+def test_nan_logits_stop_before_sampling(leduc):
+    with pytest.raises(FloatingPointError, match=r"leduc_poker, env row 7: cannot sample"):
+        collect(VectorEnv(leduc, 8, seed=0), Broken(leduc), 3)
+
+
+def test_check_finite_names_the_place(leduc, network):
+    r = collect(VectorEnv(leduc, 8, seed=0), network, 3)
+    r.check_finite()
+    value = r.value.clone()
+    value[1, 4] = torch.inf
+    with pytest.raises(FloatingPointError, match=r"rollout value\[step 1, env row 4\] = inf"):
+        dataclasses.replace(r, value=value).check_finite()
+
+
+def test_an_actor_critic_must_say_forward():
+    with pytest.raises(TypeError, match="does not define forward"):
+        ActorCritic()(None, None)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_mlp(leduc, shared):
+    network = MLP(leduc, hidden=(32, 16), shared=shared)
+    obs = torch.randint(0, 2, (5, 30), dtype=torch.uint8)
+    legal = torch.tensor([[False, True, True]] * 5)
+    logits, value = network(obs, legal)
+    assert logits.shape == (5, 3) and value.shape == (5,)
+    assert (logits[:, 0] == MASKED).all() and logits[:, 1:].abs().max() < 0.2  # the policy head starts small
+    assert (network.value_trunk is network.policy_trunk) == shared
+    weight = network.policy_trunk[2].weight  # [16, 32]: orthogonal rows of length sqrt(2)
+    assert torch.allclose(weight @ weight.T, 2 * torch.eye(16), atol=1e-5)
+    with pytest.raises(ValueError, match="hidden"):
+        MLP(leduc, hidden=())
