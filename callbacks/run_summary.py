@@ -14,10 +14,11 @@ from lit_rl.policy import exact_metrics
 
 
 class RunSummary(L.Callback):
-    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test; `litrl predict` writes the policy as policy.csv.
+    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
 
     After a fit the run folder also holds checkpoints/last.ckpt (the final weights), summary.json and
     learning_curve.png. NashConv = sum over players of what a best response gains; exploitability = that / players.
+    `litrl predict` writes the exported policy to <run>/policy.csv.
 
     Args:
         plot: draw the learning curve.
