@@ -13,7 +13,7 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ConfigError
+from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.rollout import Rollout, collect
 
 SHUFFLE_STREAM = 3
@@ -79,6 +79,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         truncate_after: PositiveInt | None = None,
         max_tree_nodes: NonNegativeInt = 2_000_000,
     ):
+        check_ranges(SelfPlayDataModule.__init__, locals())
         super().__init__()
         self.game = load_game(game)
         self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed

@@ -2,8 +2,10 @@
 
 import difflib
 import inspect
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import get_args, get_type_hints
 
 import lightning as L
 import torch
@@ -11,6 +13,27 @@ import torch
 
 class ConfigError(ValueError):
     """Something in the configuration cannot work; the message names the field, the value and the remedy."""
+
+
+def check_ranges(function: Callable, arguments: dict) -> None:
+    """Hold `arguments` against the restricted number types (PositiveFloat ...) that `function` is annotated with.
+
+    The command line does so by itself; this is for whoever builds the object in Python, and for infinities.
+
+    Raises:
+        ConfigError: names the first argument outside its range, and its value.
+    """
+    for name, hint in get_type_hints(function).items():
+        value = arguments.get(name)
+        for kind in (hint, *get_args(hint)):
+            if value is None or not (isinstance(kind, type) and hasattr(kind, "_restrictions")):
+                continue
+            try:
+                kind(value)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{name}={value}: {str(error).splitlines()[0]}") from None
+            if not math.isfinite(value):
+                raise ConfigError(f"{name}={value}: must be finite")
 
 
 _SCAFFOLD = re.compile(

@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
+from lit_rl.errors import check_ranges
 from lit_rl.log import is_log_iteration
 from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
@@ -106,6 +107,7 @@ class PPO(L.LightningModule):
         visit_exponent: ClosedUnitInterval | None = None,
         merge_rows: bool = True,
     ):
+        check_ranges(PPO.__init__, locals())
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name in ("network", "optimizer", "lr_schedule"):  # the CLI gives their class paths; code cannot be saved

@@ -149,6 +149,7 @@ def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
         (["--data.game", "envs.rng"], "defines no GAME"),
         (["--model.entropy_coef", "-1"], "entropy_coef: .*-1"),
         (["--model.entropy_coef", "nan"], "entropy_coef: .*nan"),
+        (["--model.entropy_coef", "inf"], "entropy_coef=inf: must be finite"),
         (["--model.gamma", "1.5"], "gamma: .*1.5"),
         (["--data.num_envs", "0"], "num_envs: .*0"),
         (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),

@@ -212,3 +212,12 @@ def test_gradient_of_entropy_points_to_uniform():
     logits = torch.tensor([[2.0, 0.0]], requires_grad=True)
     losses.entropy(torch.log_softmax(logits, -1)).sum().backward()
     assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("entropy_coef", -0.1), ("clip", float("nan")), ("gamma", 1.1), ("update_epochs", 0), ("clip", float("inf"))],
+)
+def test_ranges_hold_in_python_too(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value}"):
+        PPO("envs.kuhn_poker", **{argument: value})
