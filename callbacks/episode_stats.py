@@ -7,7 +7,7 @@ from lit_rl.log import is_log_iteration
 
 class EpisodeStats(L.Callback):
     """Log episode/games (that ended in the iteration), episode/length (decisions per game) and, for each seat,
-    episode/return_player_<p> (mean reward per game, in the game's units).
+    episode/return_player_<p> (mean reward per game, in the game's units). With several devices: the first one's games.
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -16,8 +16,8 @@ class EpisodeStats(L.Callback):
         rollout = trainer.train_dataloader.rollout
         done, rewards = rollout.done[rollout.carried :], rollout.rewards[rollout.carried :]
         games = int(done.sum())
-        self.log("episode/games", float(games))
+        self.log("episode/games", float(games), rank_zero_only=True)
         if games:
-            self.log("episode/length", rollout.num_decisions / games)
+            self.log("episode/length", rollout.num_decisions / games, rank_zero_only=True)
             for p, total in enumerate(rewards.sum((0, 1)).tolist()):
-                self.log(f"episode/return_player_{p}", total / games)
+                self.log(f"episode/return_player_{p}", total / games, rank_zero_only=True)

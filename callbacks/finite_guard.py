@@ -16,7 +16,10 @@ class FiniteGuard(L.Callback):
     """
 
     def __init__(self) -> None:
-        self._batch = None
+        self._batch, self._log_dir = None, None
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._log_dir = trainer.log_dir  # now, on every rank: Lightning broadcasts it, and a NaN may meet one rank only
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch, batch_idx: int) -> None:
         self._batch = batch
@@ -45,8 +48,8 @@ class FiniteGuard(L.Callback):
     def _stop(self, trainer: L.Trainer, what: str) -> FloatingPointError:
         step = f"iteration {trainer.current_epoch}, optimizer step {trainer.global_step}"
         saved = ""
-        if trainer.log_dir is not None and self._batch is not None:
-            path = Path(trainer.log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
+        if self._log_dir is not None and self._batch is not None:
+            path = Path(self._log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.save(dict(self._batch._asdict()), path)
             saved = f"; batch saved to {path}"

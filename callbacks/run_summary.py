@@ -52,11 +52,12 @@ class RunSummary(L.Callback):
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
         """Write <run>/policy.csv: each infostate (player, obs) with the probability of each action."""
+        folder = Path(trainer.log_dir or ".")  # on every rank: Lightning broadcasts it
         if not trainer.is_global_zero:
             return
         tree: GameTree = batch
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
-        path = Path(trainer.log_dir or ".") / "policy.csv"
+        path = folder / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -66,9 +67,10 @@ class RunSummary(L.Callback):
         print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.log_dir is None:
+        log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        if log_dir is None:
             return
-        folder = Path(trainer.log_dir)
+        folder = Path(log_dir)
         last = folder / "checkpoints" / "last.ckpt"
         trainer.save_checkpoint(last)  # on every rank: a checkpoint may gather
         if not trainer.is_global_zero:
@@ -84,12 +86,10 @@ class RunSummary(L.Callback):
             "seed": trainer.datamodule.seed,
             "checkpoint": str(last),
         }
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if best:
-            summary |= {
-                "best_checkpoint": str(best),
-                "best_nash_conv": float(trainer.checkpoint_callback.best_model_score),
-            }
+        for callback in trainer.checkpoint_callbacks:
+            if getattr(callback, "monitor", None) == "eval/nash_conv" and callback.best_model_path:
+                summary["best_checkpoint"] = callback.best_model_path
+                summary["best_nash_conv"] = float(callback.best_model_score)
         metrics = {}
         if tree is not None:
             metrics = exact_metrics(pl_module.export_policy(), tree)
@@ -119,11 +119,12 @@ class RunSummary(L.Callback):
 
 
 def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, path: Path) -> None:
-    """NashConv over decisions, both logarithmic, with the uniform policy and 1,000 iterations of CFR+ as yardsticks."""
+    """NashConv (logarithmic) over decisions, with the uniform policy and 1,000 iterations of CFR+ as yardsticks."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     decisions, nash_conv = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
@@ -136,6 +137,7 @@ def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, pa
         if cfr > 0:
             axes.axhline(cfr, color="#b3541e", linestyle=":", linewidth=1.2, label=f"CFR+ (tabular), {cfr:.2g}")
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel("decisions sampled")
     axes.set_ylabel("NashConv (reward units per game)")
     axes.set_title(f"{tree.game.name}: {label}, exported policy")

@@ -1,11 +1,11 @@
 """Any scalar of the module or the datamodule as a function of the iteration."""
 
 import difflib
-import math
+from typing import get_type_hints
 
 import lightning as L
 
-from lit_rl.errors import ConfigError
+from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
 from lit_rl.schedules import Schedule
 
@@ -35,19 +35,26 @@ class ScalarSchedule(L.Callback):
             close = difflib.get_close_matches(self.name, known, n=1)
             hint = f"did you mean {self.scope}.{close[0]}?" if close else f"numbers there: {', '.join(known)}"
             raise ConfigError(f"target={self.target!r}: {type(owner).__name__} has no such number; {hint}")
+        if self.name in getattr(owner, "fixed_during_fit", ()):
+            raise ConfigError(f"target={self.target!r} is fixed once the run has begun; it cannot follow a schedule")
         if not trainer.max_epochs or trainer.max_epochs < 1:
             raise ConfigError(f"schedule of {self.target} needs a run of known length: set trainer.max_epochs")
+        values = [self.schedule(i, trainer.max_epochs) for i in range(trainer.max_epochs)]
+        for extreme in (min(values), max(values)):
+            check_ranges(type(owner).__init__, {self.name: self._typed(owner, extreme)})
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         owner = self._owner(trainer, pl_module)
-        value = self.schedule(trainer.current_epoch, trainer.max_epochs)
-        if not math.isfinite(value):
-            raise ValueError(f"schedule of {self.target} gave {value} at iteration {trainer.current_epoch}")
-        setattr(owner, self.name, round(value) if isinstance(getattr(owner, self.name), int) else value)
+        setattr(owner, self.name, self._typed(owner, self.schedule(trainer.current_epoch, trainer.max_epochs)))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):
             self.log(f"schedule/{self.name}", float(getattr(self._owner(trainer, pl_module), self.name)))
+
+    def _typed(self, owner, value: float) -> float:
+        """Rounded where the owner's constructor asks for a whole number."""
+        hint = get_type_hints(type(owner).__init__).get(self.name)
+        return round(value) if isinstance(hint, type) and issubclass(hint, int) else value
 
     def _owner(self, trainer: L.Trainer, pl_module: L.LightningModule):
         return pl_module if self.scope == "model" else trainer.datamodule

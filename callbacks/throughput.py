@@ -29,8 +29,10 @@ class Throughput(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):
             seconds = time.perf_counter() - self._since
-            self.log("perf/decisions_per_second", (int(pl_module.decisions) - self._decisions) / seconds)
-            self.log("perf/collect_share", self._collecting / seconds)
+            self.log(
+                "perf/decisions_per_second", (int(pl_module.decisions) - self._decisions) / seconds, rank_zero_only=True
+            )
+            self.log("perf/collect_share", self._collecting / seconds, rank_zero_only=True)
             self._restart(pl_module)
 
     def _restart(self, pl_module: L.LightningModule) -> None:

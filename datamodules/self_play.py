@@ -29,6 +29,8 @@ class Algorithm(Protocol):
     merge_rows: bool
     batches_per_iteration: int
 
+    def export_policy(self) -> nn.Module: ...  # (obs, legal) -> PolicyOutput; what is evaluated and shipped
+
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator: ...
 
 
@@ -64,10 +66,12 @@ class SelfPlayDataModule(L.LightningDataModule):
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
         seed: of dealing, sampling and shuffling (the CLI copies it from seed_everything).
-        num_threads: threads of the environment; more than one pays from about a thousand games.
+        num_threads: threads of the environment; more than one pays from some ten thousand games.
         truncate_after: cut games off after so many decisions; null plays all to the end.
         max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
     """
+
+    fixed_during_fit = ("num_envs", "seed", "num_threads", "truncate_after", "max_tree_nodes")  # the env is built once
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class SelfPlayDataModule(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.env is None:
-            minibatches = self.trainer.lightning_module.num_minibatches
+            minibatches = getattr(self.trainer.lightning_module, "num_minibatches", 1)
             if (self.num_envs * self.num_steps) % minibatches:
                 raise ConfigError(
                     f"num_envs={self.num_envs} times num_steps={self.num_steps} is not divisible by "
@@ -107,6 +111,8 @@ class SelfPlayDataModule(L.LightningDataModule):
             try:
                 self.tree = GameTree(self.game, self.max_tree_nodes)
             except GameTooLargeError as error:
+                if stage != "fit":
+                    raise ConfigError(f"nothing to {stage} by: {error}; raise data.max_tree_nodes") from None
                 warnings.warn(f"no exact validation: {error}", stacklevel=2)
 
     def collect(self, previous: Rollout | None) -> Rollout:

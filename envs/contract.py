@@ -81,13 +81,15 @@ class _Guarded:
     """A zeroed buffer between two canaries, for functions that might write beside it."""
 
     def __init__(self, shape, dtype):
-        self._size = int(np.prod(shape))
-        self._all = np.zeros(self._size + 128, dtype)
-        self._all[:64] = self._all[-64:] = 1
-        self.array = self._all[64 : 64 + self._size].reshape(shape)
+        size = int(np.prod(shape))
+        whole = np.zeros(size + 128, dtype)
+        self._canaries = [part.view(np.uint8) for part in (whole[:64], whole[-64:])]
+        for part in self._canaries:
+            part[:] = 0xA5  # no value that a game would write
+        self.array = whole[64 : 64 + size].reshape(shape)
 
     def intact(self) -> bool:
-        return bool((self._all[:64] == 1).all() and (self._all[-64:] == 1).all())
+        return all((part == 0xA5).all() for part in self._canaries)
 
 
 def _ask(game: Game, question: str, shape, dtype, actions: list[int], *args) -> np.ndarray:

@@ -240,6 +240,12 @@ class _Level:
 
 
 def _expand_levels(game: Game, max_nodes: int) -> list[_Level]:
+    def check_size(num_nodes: int) -> None:
+        if num_nodes > max_nodes:
+            raise GameTooLargeError(
+                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
+            )
+
     describe, descend = _compile_expansion(game)
     states = game.new_state()
     returns = np.zeros((1, game.num_players))
@@ -247,16 +253,13 @@ def _expand_levels(game: Game, max_nodes: int) -> list[_Level]:
     levels, num_nodes = [], 0
     while len(states):
         num_nodes += len(states)
-        if num_nodes > max_nodes:
-            raise GameTooLargeError(
-                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
-            )
         player = np.empty(len(states), np.int8)
         obs = np.zeros((len(states), *game.obs_shape), game.obs_dtype)
         legal = np.zeros((len(states), game.num_actions), np.bool_)
         probs = np.zeros((len(states), game.num_chance_outcomes))
         describe(states, player, obs, legal, probs)
         levels.append(_Level(player, obs, legal, returns, parent, action, edge_prob))
+        check_size(num_nodes + np.count_nonzero(legal) + np.count_nonzero(probs))
         by_player = np.nonzero(legal)
         by_chance = np.nonzero(probs)
         parent = np.concatenate([by_player[0], by_chance[0]])

@@ -32,7 +32,7 @@ class Game:
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
     state_dtype: np.dtype  # a structured dtype; `state.tobytes()` is a save game
-    max_return: float  # no player can win more in one game, nor (zero-sum) lose more
+    max_return: float  # no player ever stands at more than this in one game, nor at less than minus this
 
     init: Callable  # (state) -> None: begins a game, also over the remains of another
     current_player: Callable  # (state) -> int: 0..P-1, CHANCE or TERMINAL

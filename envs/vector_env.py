@@ -55,7 +55,7 @@ class VectorEnv:
         num_envs: B.
         seed: of all randomness in here; the same seed gives the same bytes for any number of threads.
         truncate_after: cut a game off after so many decisions (null: play every game to its end).
-        num_threads: worker threads of `step`; more than one pays from about a thousand rows.
+        num_threads: worker threads of `step`; more than one pays from some ten thousand rows.
 
     Attributes:
         state: [B] of `game.state_dtype`, each at a decision of some player (never chance, never terminal).

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 # Imported so that the CLI knows them by their short names.
 from callbacks.episode_stats import EpisodeStats
@@ -43,7 +44,7 @@ class Parser(LightningArgumentParser):
 
 
 class LitRLCLI(LightningCLI):
-    """`litrl fit|validate|test|predict` for any LightningModule with any LightningDataModule, by class path."""
+    """`litrl fit|validate|test|predict` for any algorithm (`datamodules.self_play.Algorithm`), by class path."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.init_args.game", "model.init_args.game")
@@ -60,7 +61,7 @@ class LitRLCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise ConfigError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:

@@ -44,8 +44,11 @@ def policy_table(policy: nn.Module, tree: GameTree, chunk: int = 65_536) -> np.n
     """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
     device = next(policy.parameters()).device
     obs, legal = torch.from_numpy(tree.obs), torch.from_numpy(tree.legal)
+    training = policy.training
+    policy.eval()
     with torch.autocast(device.type, enabled=False):
         logits = [policy(o.to(device), m.to(device)).logits for o, m in zip(obs.split(chunk), legal.split(chunk))]
+    policy.train(training)
     return torch.softmax(torch.cat(logits).double(), dim=-1).cpu().numpy()
 
 

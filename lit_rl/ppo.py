@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
-from lit_rl.errors import check_ranges
+from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
 from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
@@ -71,7 +71,7 @@ class PPO(L.LightningModule):
         value_clip: bound on how far the value may leave the old one, in reward units; null for none.
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus, in reward units per nat.
-        normalize_advantages: divide advantages by their standard deviation in each minibatch (off: reward units).
+        normalize_advantages: shift and scale advantages to mean 0, deviation 1 in each minibatch (off: reward units).
         target_kl: stop the iteration's updates once the approximate KL exceeds this; null for never.
         sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); exported at 1.
         ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
@@ -83,6 +83,8 @@ class PPO(L.LightningModule):
             decision the same.
         merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
     """
+
+    fixed_during_fit = ("update_epochs", "num_minibatches")  # the loader's length is known to Lightning
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class PPO(L.LightningModule):
         """Advantages for the rollout, then `update_epochs` shuffled passes of `num_minibatches` batches each.
 
         Raises:
-            ValueError: fewer valid decisions than minibatches.
+            ConfigError: fewer valid decisions than minibatches.
         """
         advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
         returns = (advantages + rollout.value)[valid]
@@ -153,7 +155,10 @@ class PPO(L.LightningModule):
         action, log_prob, value = rollout.action[valid], rollout.log_prob[valid], rollout.value[valid]
         n = len(action)
         if n < self.num_minibatches:
-            raise ValueError(f"num_minibatches={self.num_minibatches}: the rollout has only {n} finished decisions")
+            raise ConfigError(
+                f"num_minibatches={self.num_minibatches}, but the rollout holds {n} decisions of finished games; raise "
+                "data.num_steps or data.num_envs, or set model.whole_games=false where games are longer than a rollout"
+            )
         first, row = merge_equal_rows(obs, legal)
         merged = self.merge_rows and len(first) <= n // self.num_minibatches // 2
         for _ in range(self.update_epochs):
@@ -170,6 +175,7 @@ class PPO(L.LightningModule):
                 )  # fmt: skip
 
     def on_train_epoch_start(self) -> None:
+        self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
         self._stopped = False
         self._metrics.clear()
 

@@ -100,16 +100,19 @@ def collect(
         for name, tensor in steps.items():
             tensor[:carried] = getattr(previous, name)[-carried:]
         played[:carried] = unfinished[-carried:]
+
+    def evaluate(obs: Tensor, legal: Tensor) -> PolicyOutput:
+        if not merge_rows:
+            return policy(obs.to(device), legal.to(device))
+        first, row = merge_equal_rows(obs, legal)
+        output = policy(obs[first].to(device), legal[first].to(device))
+        return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row])
+
     for i in range(carried, t):
         obs[i] = torch.from_numpy(env.obs)
         legal[i] = torch.from_numpy(env.legal)
         player[i] = torch.from_numpy(env.player)
-        if merge_rows:
-            first, row = merge_equal_rows(obs[i], legal[i])
-            output = policy(obs[i][first].to(device), legal[i][first].to(device))
-            output = PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row])
-        else:
-            output = policy(obs[i].to(device), legal[i].to(device))
+        output = evaluate(obs[i], legal[i])
         logits[i] = output.logits / temperature
         value[i] = output.value
         log_probs = torch.log_softmax(logits[i], dim=-1)
@@ -120,13 +123,12 @@ def collect(
         done[i] = torch.from_numpy(env.done)
         if env.truncated.any():
             bootstrap[i] = _value_of_cut_games(env, policy, device)
-    last_obs, last_legal = torch.from_numpy(env.obs).to(device), torch.from_numpy(env.legal).to(device)
     return Rollout(
         **steps,
         played=played,
         carried=carried,
         last_player=torch.from_numpy(env.player.copy()),
-        last_value=policy(last_obs, last_legal).value.cpu(),
+        last_value=evaluate(torch.from_numpy(env.obs), torch.from_numpy(env.legal)).value.cpu(),
         temperature=temperature,
     )
 

@@ -36,9 +36,7 @@ def child(game, state, action):
 
 
 def action_values(game, policy, state=None, total=None):
-    """Walk the tree; yield (player, infostate bytes, reach of the others, reach of the player, {action: return})
-    for each decision history, and return the expected returns through the generator's value.
-    """
+    """Expected returns [P] when everybody plays `policy`, {(player, infostate bytes): probs}, by walking the tree."""
     state = game.new_state() if state is None else state
     total = np.zeros(game.num_players) if total is None else total
     player = game.current_player(state[0])
@@ -73,7 +71,7 @@ def best_response_value(game, policy, responder):
     return best
 
 
-def gae(player, played, value, rewards, done, bootstrap, last_player, last_value, gamma, lam, whole_games):
+def gae(player, played, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, whole_games):
     """Per env, per player: gather that player's decisions, then the textbook recursion on each game's chain."""
     num_steps, num_envs, num_players = rewards.shape
     advantages, valid = np.zeros((num_steps, num_envs)), np.zeros((num_steps, num_envs), bool)
@@ -107,5 +105,5 @@ def gae(player, played, value, rewards, done, bootstrap, last_player, last_value
             for t in reversed(mine):
                 later = [k for k in mine if k > t]
                 if valid[t, b] and later and not any(done[k, b] for k in range(t, later[0])) and valid[later[0], b]:
-                    advantages[t, b] += gamma * lam * advantages[later[0], b]
+                    advantages[t, b] += gamma * gae_lambda * advantages[later[0], b]
     return advantages, valid

@@ -57,6 +57,9 @@ def test_scalar_schedule_applies_to_the_rollout_of_the_same_iteration(make_fit):
         ("model.entropy_coeff", "did you mean model.entropy_coef"),
         ("data.num_stepz", "did you mean data.num_steps"),
         ("model.zzz", "numbers there: .*clip.*entropy_coef"),
+        ("model.update_epochs", "fixed once the run has begun"),
+        ("data.num_envs", "fixed once the run has begun"),
+        ("model.sampling_temperature", "sampling_temperature=0"),
         ("entropy_coef", "needs model.<attribute> or data.<attribute>"),
     ],
 )
@@ -176,6 +179,16 @@ def test_a_run_leaves_its_files(make_fit, tmp_path, capsys):
     from lit_rl.policy import exact_metrics
 
     assert exact_metrics(table, data.tree)["eval/nash_conv"] == pytest.approx(summary["nash_conv"], abs=1e-12)
+
+
+def test_a_run_with_lightnings_default_checkpoint_ends_well(make_fit, tmp_path):
+    """Its ModelCheckpoint has no monitor, so there is no best one."""
+    trainer, model, data = make_fit(
+        callbacks=[RunSummary(plot=False)], enable_checkpointing=True, logger=CSVLogger(tmp_path, name="")
+    )
+    trainer.fit(model, data)
+    summary = json.loads((tmp_path / "version_0" / "summary.json").read_text())
+    assert "best_checkpoint" not in summary and summary["nash_conv"] > 0
 
 
 def test_config_error_is_a_value_error():

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -70,13 +71,11 @@ def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
 
     best = json.loads((run / "summary.json").read_text())["best_nash_conv"]
     code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
-    assert code == 0 and f"NashConv        {best:.4f}" in out[: out.index("NashConv") + 22] + out
+    assert code == 0 and f"NashConv        {best:.6f}" in out
 
 
 def test_checkpoints_hold_no_code(litrl, tmp_path):
     """They load with weights_only=True, and a class method alone rebuilds the policy."""
-    import torch
-
     from lit_rl.ppo import PPO
 
     litrl("fit", *SMALL, "--trainer.default_root_dir", "here")
@@ -181,9 +180,6 @@ def test_a_schedule_with_a_misspelt_target_stops_at_start(litrl, tmp_path):
 def test_help_explains_every_argument_of_ours(litrl):
     code, out, _ = litrl("fit", "--model.help", "PPO")
     assert code == 0
-    for line in out.splitlines():
-        if line.strip().startswith("--model.init_args.") or line.strip().startswith("--model."):
-            assert line.strip()
     for words in ("weight of the entropy bonus", "exponential moving average", "passes over each rollout"):
         assert words in " ".join(out.split())
 
@@ -195,6 +191,16 @@ def test_print_config_needs_no_run(litrl, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def ddp(tmp_path, *args):
+    """`litrl fit` on two CPU ranks in a process of its own."""
+    command = [
+        sys.executable, "-m", "lit_rl.cli", "fit", *SMALL, "--trainer.devices", "2", "--trainer.strategy", "ddp",
+        "--trainer.default_root_dir", "here", *args,
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, env=env)
+
+
 def test_ddp_on_two_cpu_ranks(tmp_path):
     """Equal weights on both ranks, different games, no hang; the run leaves its summary."""
     (tmp_path / "spy.py").write_text(
@@ -204,19 +210,24 @@ def test_ddp_on_two_cpu_ranks(tmp_path):
         "        w = torch.cat([p.detach().flatten() for p in pl_module.policy.parameters()])\n"
         "        torch.save({'w': w, 'obs': trainer.train_dataloader.rollout.obs}, f'rank{trainer.global_rank}.pt')\n"
     )
-    command = [
-        sys.executable, "-m", "lit_rl.cli", "fit", *SMALL, "--trainer.devices", "2", "--trainer.strategy", "ddp",
-        "--model.target_kl", "0.001", "--trainer.callbacks+=spy.Spy", "--trainer.default_root_dir", "here",
-    ]  # fmt: skip
-    result = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=180,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    result = ddp(tmp_path, "--model.target_kl", "0.001", "--trainer.callbacks+=spy.Spy")
     assert result.returncode == 0, result.stderr[-3000:]
-    import torch
-
     ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
     assert torch.equal(ranks[0]["w"], ranks[1]["w"])
     assert not torch.equal(ranks[0]["obs"], ranks[1]["obs"])
     summary = json.loads((tmp_path / "here/version_0/summary.json").read_text())
     assert summary["decisions"] == 2 * 4 * 32 * 8
+
+
+def test_a_nan_on_one_rank_ends_the_job(tmp_path):
+    (tmp_path / "poison.py").write_text(
+        "import lightning as L, torch\n"
+        "class Poison(L.Callback):\n"
+        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
+        "        if trainer.global_rank == 1 and trainer.current_epoch == 1:\n"
+        "            batch.returns[0] = torch.nan\n"
+    )
+    result = ddp(tmp_path, "--trainer.callbacks+=poison.Poison")
+    assert result.returncode != 0
+    assert "loss term value_loss=nan at iteration 1" in result.stderr
+    assert len(list((tmp_path / "here/version_0/crash").iterdir())) == 1

@@ -34,11 +34,6 @@ def _observe_opponents_card(state, player, obs):
         obs[5 + 2 * i + state.moves[i]] = 1
 
 
-def _observe_beside_the_buffer(state, player, obs):
-    obs[player] = 1
-    obs[-1 - len(obs)] = 7  # numba does not check bounds and would write into the neighbour
-
-
 def _never_pays_out_fairly(state, out):
     if state.num_moves == 3:
         out[0] = 1.0
@@ -90,12 +85,15 @@ def test_contract_catches(kuhn, promise, change):
         check_game(dataclasses.replace(kuhn, **change))
 
 
-def test_contract_catches_writes_beside_the_buffer(kuhn):
-    def observe(state, player, obs):
-        np.lib.stride_tricks.as_strided(obs, (len(obs) + 1,), obs.strides)[len(obs)] = 7
+@pytest.mark.parametrize(("function", "value"), [("observe", 1), ("observe", 7), ("legal_actions", True)])
+def test_contract_catches_writes_beside_the_buffer(kuhn, function, value):
+    def writes_beside(*args):
+        buffer = args[-1]
+        getattr(kuhn, function)(*args)
+        np.lib.stride_tricks.as_strided(buffer, (len(buffer) + 1,), buffer.strides)[len(buffer)] = value
 
     with pytest.raises(ContractError, match="breaks 'bounds'"):
-        check_game(dataclasses.replace(kuhn, observe=observe))
+        check_game(dataclasses.replace(kuhn, **{function: writes_beside}))
 
 
 def test_load_game_refuses_by_name():
