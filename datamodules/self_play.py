@@ -1,7 +1,9 @@
 """Self-play: the current policy in every seat. One Lightning epoch = one iteration = one rollout and its updates."""
 
+import itertools
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Protocol
 
 import lightning as L
@@ -37,21 +39,35 @@ class Algorithm(Protocol):
 class RolloutLoader:
     """The sized loader of a fit: each `iter()` collects one rollout and yields the algorithm's batches of it.
 
+    Its state (rollout and cursor) is saved by the datamodule, so a run resumed in mid-iteration goes on with the same
+    batches; their order is a function of seed, rank and iteration.
+
     Sized, because Lightning prefetches an unsized loader, whose first rollout would then be one update stale.
     """
 
     def __init__(self, data: "SelfPlayDataModule"):
         self.data = data
         self.rollout: Rollout | None = None  # of the running iteration; callbacks look at it
+        self.cursor = 0  # batches of it that were handed out
 
     def __len__(self) -> int:
         return self.data.trainer.lightning_module.batches_per_iteration
 
+    def state_dict(self) -> dict:
+        return {"cursor": self.cursor}  # tells Lightning that this loader can resume
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Nothing to do: the datamodule has put rollout and cursor back together with the games they belong to."""
+
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
-        self.rollout = self.data.collect(self.rollout)
+        if self.rollout is None or self.cursor >= len(self):
+            self.rollout, self.cursor = self.data.collect(self.rollout), 0
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
-        yield from algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+        batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+        for batch in itertools.islice(batches, self.cursor, None):
+            self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
+            yield batch
 
 
 class EvaluationJobs(list):
@@ -91,6 +107,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         self.env: VectorEnv | None = None
         self.loader = RolloutLoader(self)
         self.tree: GameTree | None = None
+        self._restored: dict | None = None  # of a checkpoint, until the env is there to take it
 
     def __repr__(self) -> str:  # Lightning's own would collect a rollout to describe the loader
         return f"SelfPlayDataModule({self.game.name}, num_envs={self.num_envs}, num_steps={self.num_steps})"
@@ -107,6 +124,7 @@ class SelfPlayDataModule(L.LightningDataModule):
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
             self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads)
+            self._restore()
         if self.tree is None and self.max_tree_nodes:
             try:
                 self.tree = GameTree(self.game, self.max_tree_nodes)
@@ -129,6 +147,45 @@ class SelfPlayDataModule(L.LightningDataModule):
             )
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout
+
+    def state_dict(self) -> dict:
+        """Games, random streams, rollout and cursor of every rank; called on all ranks, since it gathers."""
+        if self.env is None:
+            return {}
+        rollout = self.loader.rollout
+        mine = {
+            "env": self.env.save(),
+            "rollout": None if rollout is None else {f.name: getattr(rollout, f.name) for f in fields(rollout)},
+            "cursor": self.loader.cursor,
+        }
+        ranks = [mine] * self.trainer.world_size
+        if len(ranks) > 1:
+            torch.distributed.all_gather_object(ranks, mine)
+        return {"game": self.game.name, "version": self.game.version, "ranks": ranks}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._restored = state_dict
+        self._restore()
+
+    def _restore(self) -> None:
+        """Take over the state of a checkpoint as soon as both it and the env are there."""
+        if self.env is None or not self._restored:
+            return
+        saved, self._restored = self._restored, None
+        found = (saved["game"], saved["version"], len(saved["ranks"]))
+        if found != (self.game.name, self.game.version, self.trainer.world_size):
+            raise ConfigError(
+                "ckpt_path: cannot go on with a run of {} {} on {} device(s); this one is {} {} on {}".format(
+                    *found, self.game.name, self.game.version, self.trainer.world_size
+                )
+            )
+        mine = saved["ranks"][self.trainer.global_rank]
+        try:
+            self.env.load(mine["env"])
+        except ValueError as error:
+            raise ConfigError(f"ckpt_path: {error}; resume with the num_envs of the run") from None
+        self.loader.rollout = None if mine["rollout"] is None else Rollout(**mine["rollout"])
+        self.loader.cursor = mine["cursor"]
 
     def train_dataloader(self) -> RolloutLoader:
         return self.loader

@@ -16,6 +16,7 @@ from envs.game import TERMINAL, Game
 from envs.rng import make_streams, uniform
 
 CHANCE_STREAM, ACTION_STREAM = 1, 2
+SAVED = ("state", "player", "legal", "obs", "num_decisions", "chance_streams", "action_streams")
 
 # Kernels that only read and write arrays they are given: without the GIL, so that plain threads run them side by side,
 # and without numba's reference counting, which would cost half of their speed (measured on Leduc). Not prange: its
@@ -115,6 +116,27 @@ class VectorEnv:
             IllegalActionError: some action is illegal; names the row, the action and the legal set. Nothing changed.
         """
         self._run(self._step, self._checked(action), *self._buffers)
+
+    def save(self) -> dict[str, bytes]:
+        """All that the games to come depend on; `load` makes an env of the same shape go on bit by bit."""
+        return {name: getattr(self, name).tobytes() for name in SAVED}
+
+    def load(self, saved: dict[str, bytes]) -> None:
+        """Go on where `saved` was taken.
+
+        Raises:
+            ValueError: it was saved by an env of another game, version or number of rows. Nothing changed.
+        """
+        for name in SAVED:
+            size, needed = len(saved.get(name, b"")), getattr(self, name).nbytes
+            if size != needed:
+                raise ValueError(
+                    f"saved env state does not fit: {name} has {size} bytes, "
+                    f"{self.game.name} with num_envs={self.num_envs} needs {needed}"
+                )
+        for name in SAVED:
+            array = getattr(self, name)
+            array[...] = np.frombuffer(saved[name], array.dtype).reshape(array.shape)
 
     def sample(self, probs: np.ndarray) -> np.ndarray:
         """Draw one legal action per row from `probs` [B, A] (float32, need not be normalised), by inverse CDF.

@@ -225,7 +225,7 @@ class PPO(L.LightningModule):
             self.average.update_parameters(self.policy)
 
     def on_train_epoch_end(self) -> None:
-        if is_log_iteration(self.trainer):
+        if self._metrics and is_log_iteration(self.trainer):
             means = {f"train/{k}": torch.stack([m[k] for m in self._metrics]).mean() for k in self._metrics[0]}
             means["train/skipped_batches"] = float(self.batches_per_iteration - len(self._metrics))
             self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)

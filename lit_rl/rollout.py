@@ -129,7 +129,7 @@ def collect(
         carried=carried,
         last_player=torch.from_numpy(env.player.copy()),
         last_value=evaluate(torch.from_numpy(env.obs), torch.from_numpy(env.legal)).value.cpu(),
-        temperature=temperature,
+        temperature=float(temperature),  # the CLI's number types cannot be loaded with weights_only
     )
 
 

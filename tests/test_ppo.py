@@ -222,3 +222,38 @@ def test_gradient_of_entropy_points_to_uniform():
 def test_ranges_hold_in_python_too(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}"):
         PPO("envs.kuhn_poker", **{argument: value})
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after one minibatch."""
+
+    def __init__(self, iteration, batch_idx, path):
+        self.at, self.path = (iteration, batch_idx), path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("batch_idx", [0, 2, 7])
+def test_resume_goes_on_bit_by_bit(make_fit, tmp_path, batch_idx):
+    """Saved in mid-iteration or at its last batch: games, streams, rollout, order and moments all go on."""
+    options = {"update_epochs": 2, "ema_decay": 0.9}
+    path = tmp_path / "middle.ckpt"
+    torch.manual_seed(5)
+    trainer, whole, data = make_fit(options, max_epochs=4, callbacks=[SaveAt(1, batch_idx, path)])
+    trainer.fit(whole, data)
+    torch.manual_seed(6)
+    trainer, resumed, data = make_fit(options, max_epochs=4)
+    trainer.fit(resumed, data, ckpt_path=path)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+def test_resume_with_another_number_of_games_is_refused(make_fit, tmp_path):
+    trainer, model, data = make_fit(max_epochs=1)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    trainer, model, data = make_fit(data={"num_envs": 128}, max_epochs=2)
+    with pytest.raises(ValueError, match="resume with the num_envs of the run"):
+        trainer.fit(model, data, ckpt_path=tmp_path / "a.ckpt")

@@ -179,3 +179,23 @@ def test_random_play_gives_the_exact_mean_return(leduc, leduc_tree):
     exact = leduc_tree.evaluate(leduc_tree.uniform_policy()).returns[0]
     assert games > 150_000
     assert abs(total / games - exact) < 5 * 4.5 / np.sqrt(games)  # a game's return has a deviation of about 4.5 chips
+
+
+def test_save_load_go_on_is_go_on(leduc):
+    env, other = VectorEnv(leduc, 50, seed=1), VectorEnv(leduc, 50, seed=2)
+    for _ in range(7):
+        env.step(env.sample_uniform())
+    other.load(env.save())
+    for _ in range(20):
+        env.step(env.sample_uniform())
+        other.step(other.sample_uniform())
+        assert snapshot(env) == snapshot(other)
+
+
+def test_a_state_that_does_not_fit_is_refused(leduc, kuhn):
+    env = VectorEnv(leduc, 5, seed=1)
+    before = snapshot(env)
+    for stranger in (VectorEnv(leduc, 6, seed=1), VectorEnv(kuhn, 5, seed=1)):
+        with pytest.raises(ValueError, match="num_envs=5 needs"):
+            env.load(stranger.save())
+    assert snapshot(env) == before
