@@ -24,6 +24,12 @@ class GradNorm(L.Callback):
         self._steps: list[tuple[list[Tensor], Tensor]] = []
         self._hook = None
 
+    def state_dict(self) -> dict:
+        return {"steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._steps = list(state_dict["steps"])
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (optimizer,) = trainer.optimizers
         self._hook = optimizer.register_step_post_hook(self._after_step)

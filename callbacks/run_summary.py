@@ -1,8 +1,7 @@
 """What a run leaves behind: a last checkpoint, summary.json, a learning curve, and the numbers on the screen."""
 
 import csv
-import json
-import os
+import io
 import time
 from pathlib import Path
 
@@ -10,15 +9,16 @@ import lightning as L
 import torch
 
 from envs.exact import GameTree
+from lit_rl.checkpoint_io import replace_file
 from lit_rl.policy import exact_metrics
+from lit_rl.run_folder import write_json
 
 
 class RunSummary(L.Callback):
     """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
 
-    After a fit the run folder also holds checkpoints/last.ckpt (the final weights), summary.json and
-    learning_curve.png. NashConv = sum over players of what a best response gains; exploitability = that / players.
-    `litrl predict` writes the exported policy to <run>/policy.csv.
+    After a fit the run folder also holds summary.json and learning_curve.png. NashConv = sum over players of what a
+    best response gains; exploitability = that / players. `litrl predict` writes <run>/policy.csv, the exported policy.
 
     Args:
         plot: draw the learning curve.
@@ -27,6 +27,7 @@ class RunSummary(L.Callback):
     def __init__(self, plot: bool = True):
         self.plot = plot
         self._began, self._seconds_before = 0.0, 0.0
+        self._log_dir: str | None = None
         self._curve: list[list[float]] = []  # [decisions, NashConv], one per validation
 
     def state_dict(self) -> dict:
@@ -59,22 +60,22 @@ class RunSummary(L.Callback):
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
         path = folder / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["player", "obs", *names])
-            for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
-                writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["player", "obs", *names])
+        for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
+            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        replace_file(path, text.getvalue().encode())
         print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
-        if log_dir is None:
+        self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._log_dir is None or not trainer.is_global_zero:
             return
-        folder = Path(log_dir)
+        folder = Path(self._log_dir)
         last = folder / "checkpoints" / "last.ckpt"
-        trainer.save_checkpoint(last)  # on every rank: a checkpoint may gather
-        if not trainer.is_global_zero:
-            return
         tree: GameTree | None = trainer.datamodule.tree
         summary = {
             "game": trainer.datamodule.game.name,
@@ -84,8 +85,9 @@ class RunSummary(L.Callback):
             "decisions": int(pl_module.decisions),
             "seconds": round(self._seconds(), 1),
             "seed": trainer.datamodule.seed,
-            "checkpoint": str(last),
         }
+        if last.exists():
+            summary["checkpoint"] = str(last)
         for callback in trainer.checkpoint_callbacks:
             if getattr(callback, "monitor", None) == "eval/nash_conv" and callback.best_model_path:
                 summary["best_checkpoint"] = callback.best_model_path
@@ -94,16 +96,15 @@ class RunSummary(L.Callback):
         if tree is not None:
             metrics = exact_metrics(pl_module.export_policy(), tree)
             summary |= {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
-        temporary = folder / "summary.json.tmp"
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        os.replace(temporary, folder / "summary.json")
+        write_json(folder / "summary.json", summary)
         if tree is not None:
             self._print(trainer, pl_module, metrics)
             if self.plot:
                 plot_learning_curve(self._curve, tree, type(pl_module).__name__, folder / "learning_curve.png")
         print(f"run folder: {folder}")
-        print(f"  {', '.join(sorted(p.name for p in folder.iterdir() if not p.name.endswith('.tmp')))}")
-        print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
+        print(f"  {', '.join(sorted(p.name for p in folder.iterdir()))}")
+        if last.exists():
+            print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
 
     def _seconds(self) -> float:
         return self._seconds_before + (time.perf_counter() - self._began if self._began else 0.0)
@@ -147,7 +148,7 @@ def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, pa
         axes.annotate(f"{end[1]:.4f}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    temporary = path.with_suffix(".tmp.png")
-    figure.savefig(temporary, dpi=140)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=140)
     plt.close(figure)
-    os.replace(temporary, path)
+    replace_file(path, image.getvalue())

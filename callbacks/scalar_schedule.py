@@ -47,6 +47,8 @@ class ScalarSchedule(L.Callback):
         owner = self._owner(trainer, pl_module)
         setattr(owner, self.name, self._typed(owner, self.schedule(trainer.current_epoch, trainer.max_epochs)))
 
+    on_train_start = on_train_epoch_start  # a run resumed in mid-iteration begins no new one
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):
             self.log(f"schedule/{self.name}", float(getattr(self._owner(trainer, pl_module), self.name)))

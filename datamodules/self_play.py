@@ -15,10 +15,11 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ConfigError, check_ranges
+from lit_rl.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.rollout import Rollout, collect
 
 SHUFFLE_STREAM = 3
+REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"
 
 
 class Algorithm(Protocol):
@@ -49,6 +50,7 @@ class RolloutLoader:
         self.data = data
         self.rollout: Rollout | None = None  # of the running iteration; callbacks look at it
         self.cursor = 0  # batches of it that were handed out
+        self.resumed = False  # rollout and cursor are those of a checkpoint
 
     def __len__(self) -> int:
         return self.data.trainer.lightning_module.batches_per_iteration
@@ -61,8 +63,9 @@ class RolloutLoader:
 
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
-        if self.rollout is None or self.cursor >= len(self):
+        if not self.resumed or self.rollout is None or self.cursor >= len(self):
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
+        self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
         batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
         for batch in itertools.islice(batches, self.cursor, None):
@@ -85,6 +88,8 @@ class SelfPlayDataModule(L.LightningDataModule):
         num_threads: threads of the environment; more than one pays from some ten thousand games.
         truncate_after: cut games off after so many decisions; null plays all to the end.
         max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
+        restart_games: go on from a checkpoint with new games instead of the saved ones, which another num_envs or
+            number of devices asks for; not bit-exact.
     """
 
     fixed_during_fit = ("num_envs", "seed", "num_threads", "truncate_after", "max_tree_nodes")  # the env is built once
@@ -98,12 +103,14 @@ class SelfPlayDataModule(L.LightningDataModule):
         num_threads: PositiveInt = 1,
         truncate_after: PositiveInt | None = None,
         max_tree_nodes: NonNegativeInt = 2_000_000,
+        restart_games: bool = False,
     ):
         check_ranges(SelfPlayDataModule.__init__, locals())
         super().__init__()
         self.game = load_game(game)
         self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed
         self.num_threads, self.truncate_after, self.max_tree_nodes = num_threads, truncate_after, max_tree_nodes
+        self.restart_games = restart_games
         self.env: VectorEnv | None = None
         self.loader = RolloutLoader(self)
         self.tree: GameTree | None = None
@@ -172,20 +179,28 @@ class SelfPlayDataModule(L.LightningDataModule):
         if self.env is None or not self._restored:
             return
         saved, self._restored = self._restored, None
-        found = (saved["game"], saved["version"], len(saved["ranks"]))
-        if found != (self.game.name, self.game.version, self.trainer.world_size):
-            raise ConfigError(
-                "ckpt_path: cannot go on with a run of {} {} on {} device(s); this one is {} {} on {}".format(
-                    *found, self.game.name, self.game.version, self.trainer.world_size
+        if self.restart_games:
+            warnings.warn("data.restart_games: going on with new games, which is not bit-exact", stacklevel=2)
+            return
+        there = (saved["game"], saved["version"])
+        if there != (self.game.name, self.game.version):
+            raise ArtefactError(
+                "checkpoint is of {} (rules {}), this run plays {} (rules {}); use the config.yaml beside it".format(
+                    *there, self.game.name, self.game.version
                 )
+            )
+        if len(saved["ranks"]) != self.trainer.world_size:
+            raise ConfigError(
+                f"trainer.devices: the checkpoint is of a run on {len(saved['ranks'])} device(s), this one has "
+                f"{self.trainer.world_size}; {REMEDY}"
             )
         mine = saved["ranks"][self.trainer.global_rank]
         try:
             self.env.load(mine["env"])
         except ValueError as error:
-            raise ConfigError(f"ckpt_path: {error}; resume with the num_envs of the run") from None
+            raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
         self.loader.rollout = None if mine["rollout"] is None else Rollout(**mine["rollout"])
-        self.loader.cursor = mine["cursor"]
+        self.loader.cursor, self.loader.resumed = mine["cursor"], True
 
     def train_dataloader(self) -> RolloutLoader:
         return self.loader

@@ -1,30 +1,44 @@
-"""The `litrl` command: LightningCLI with the game written once, one-line errors and a run folder that holds it all."""
+"""The `litrl` command: LightningCLI with the game written once, one-line errors and a run folder that holds it all.
 
+Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics, 5 storage, 130 SIGINT, 143 SIGTERM,
+1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies in <run>/crash/.
+"""
+
+import ctypes
 import logging
+import os
+import signal
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.fabric.plugins.io import CheckpointIO
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 # Imported so that the CLI knows them by their short names.
 from callbacks.episode_stats import EpisodeStats
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.throughput import Throughput
 from datamodules.self_play import SelfPlayDataModule
-from lit_rl.errors import ConfigError, one_line
+from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
+from lit_rl.errors import ArtefactError, ConfigError, exit_code, one_line
 from lit_rl.ppo import PPO
+from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
+from lit_rl.signals import Stopped, requests
 
-__all__ = ["PPO", "EpisodeStats", "GradNorm", "ScalarSchedule", "SelfPlayDataModule", "main"]
+__all__ = ["PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "ScalarSchedule", "SelfPlayDataModule", "main"]
 
-ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary)  # unless the config lists the class itself
+ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
 QUIET = (
     ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
     ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
@@ -32,7 +46,7 @@ QUIET = (
     ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
 )
 
-
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 CHATTER = ("💡", "`weights_only` was not set", "TPU available", "GPU available")
 
 
@@ -43,43 +57,98 @@ class Parser(LightningArgumentParser):
         raise ConfigError(message) from ex
 
 
+class SaveConfig(SaveConfigCallback):
+    """Write <run>/config.yaml atomically, ready to run again."""
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        if stage == "fit" and trainer.is_global_zero and not self.already_saved:
+            Path(log_dir).mkdir(parents=True, exist_ok=True)
+            text = self.parser.dump(self.config, skip_none=False)
+            replace_file(Path(log_dir) / self.config_filename, text.encode())
+            self.already_saved = True
+
+
 class LitRLCLI(LightningCLI):
     """`litrl fit|validate|test|predict` for any algorithm (`datamodules.self_play.Algorithm`), by class path."""
+
+    run_folder: Path | None = None  # of the run that --ckpt_path last goes on with
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.init_args.game", "model.init_args.game")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: Lightning would let the checkpoint's hyper-parameters win over it."""
 
     def before_instantiate_classes(self) -> None:
-        path = self._get(self.config, "ckpt_path")
-        if path and path not in ("last", "best", "hpc") and not Path(path).is_file():
-            raise ConfigError(f"ckpt_path={path!r}: no such file; give the path of a .ckpt below <run>/checkpoints")
+        config = self.config[self.subcommand]
+        path = config.get("ckpt_path")
+        if path == "last":
+            self.run_folder = _folder_of(config.get("config"))
+            config["ckpt_path"] = self._newest_checkpoint(self.run_folder)
+        elif path and path != "hpc":
+            verify(Path(path))
+
+    def _newest_checkpoint(self, run_folder: Path) -> str | None:
+        newest, refused = newest_verified(run_folder / "checkpoints")
+        for reason in refused:
+            print(f"passed over: {reason}", file=sys.stderr)
+        if newest is None and refused:
+            raise ArtefactError(f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} can be trusted")
+        print(f"going on from {newest}" if newest else f"no checkpoint yet in {run_folder}: from the beginning")
+        return newest and str(newest)
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+        except (ArtefactError, OSError):
+            raise
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise ConfigError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
         """Lightning's, with a CSV log and the run folder <default_root_dir>/version_<n> whatever other loggers ask."""
         trainer = self._get(self.config_init, "trainer")
+        always = [make for make in ALWAYS if make is not LastCheckpoint or trainer.enable_checkpointing is not False]
         if trainer.logger is not False and not trainer.fast_dev_run:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-            csv = CSVLogger(trainer.default_root_dir or "runs", name="", flush_logs_every_n_steps=1)
-            kwargs["logger"] = [csv, *(x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger))]
+            own = [self._run_logger(Path(trainer.default_root_dir or "runs"))]
+            kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
+            kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
         listed = {type(callback) for callback in trainer.callbacks or []}
         if trainer.enable_progress_bar is False:
             listed.add(RunProgress)
-        self.trainer_defaults["callbacks"] = [make() for make in ALWAYS if make not in listed]
+        self.trainer_defaults["callbacks"] = [make() for make in always if make not in listed]
+        if self.run_folder is not None:
+            self.config[self.subcommand]["ckpt_path"] = None  # the saved config.yaml describes the run, not its rescue
         return super().instantiate_trainer(**kwargs)
+
+    def _run_logger(self, root: Path) -> Logger:
+        if self.subcommand != "fit":
+            return CSVLogger(root, name="")
+        if rank_zero_only.rank != 0:
+            return RunLogger(root / "version_of_rank_0")
+        folder = self.run_folder or claim_run_folder(root)
+        lock_run_folder(folder)
+        return RunLogger(folder)
+
+
+def _folder_of(configs: list | None) -> Path:
+    """The run folder that the last --config lies in."""
+    path = Path(str(configs[-1])).absolute() if configs else None
+    if path is None or path.name != "config.yaml" or not (path.parent / "lock").exists():
+        raise ConfigError(
+            f"ckpt_path=last: goes on with the run whose folder holds the config, and {path} is none; "
+            "give --config <run>/config.yaml, or the path of a checkpoint"
+        )
+    return path.parent
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line; exits with 2 and one line on stderr where the configuration cannot work."""
+    """Run the command line; exits as the module's docstring says."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # classes and games of the user lie in the current folder
     for message in QUIET:
@@ -87,7 +156,10 @@ def main(args: list[str] | None = None) -> None:
     for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
         logger = logging.getLogger(f"lightning.pytorch.{name}")
         logger.addFilter(lambda record: not record.getMessage().startswith(CHATTER))
+    if "LOCAL_RANK" in os.environ and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives the process that started it
     try:
+        requests.install()
         LitRLCLI(
             L.LightningModule,
             L.LightningDataModule,
@@ -101,13 +173,24 @@ def main(args: list[str] | None = None) -> None:
                 "log_every_n_steps": 10,
                 "enable_model_summary": False,
             },
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=SaveConfig,
             parser_class=Parser,
             args=args,
         )
-    except ConfigError as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        sys.exit(2)
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        code = exit_code(error)
+        if "--debug" in (sys.argv if args is None else args):
+            traceback.print_exception(error)
+        what = one_line(str(error))
+        if code == 1:
+            what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
+        print(f"error[{code}]: {what}", file=sys.stderr)
+        sys.exit(code)
+    finally:
+        release_run_folders()
 
 
 if __name__ == "__main__":

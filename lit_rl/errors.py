@@ -15,6 +15,22 @@ class ConfigError(ValueError):
     """Something in the configuration cannot work; the message names the field, the value and the remedy."""
 
 
+class ArtefactError(Exception):
+    """A checkpoint, replay or registry that cannot be trusted or does not fit."""
+
+
+class StorageError(OSError):
+    """The disk does not take what must be written."""
+
+
+def exit_code(error: BaseException) -> int:
+    """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug)."""
+    for kind, code in ((ConfigError, 2), (ArtefactError, 3), (FloatingPointError, 4), (OSError, 5)):
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
 def check_ranges(function: Callable, arguments: dict) -> None:
     """Hold `arguments` against the restricted number types (PositiveFloat ...) that `function` is annotated with.
 

@@ -11,10 +11,12 @@ from lightning.pytorch.loggers import CSVLogger
 from callbacks.episode_stats import EpisodeStats
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.throughput import Throughput
+from lit_rl.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.errors import ConfigError
 from lit_rl.ppo import PPO
 from lit_rl.schedules import Linear, Step
@@ -158,7 +160,8 @@ def test_throughput_and_episode_stats(make_fit):
 
 def test_a_run_leaves_its_files(make_fit, tmp_path, capsys):
     trainer, model, data = make_fit(
-        {"ema_decay": 0.9}, callbacks=[RunSummary(), RunProgress()], max_epochs=4, enable_progress_bar=True,
+        {"ema_decay": 0.9}, callbacks=[RunSummary(), RunProgress(), LastCheckpoint()], max_epochs=4,
+        enable_progress_bar=True, enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
         logger=CSVLogger(tmp_path, name="", flush_logs_every_n_steps=1),
     )  # fmt: skip
     trainer.fit(model, data)

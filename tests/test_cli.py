@@ -52,7 +52,12 @@ def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
     assert {p.name for p in run.iterdir()} >= {
         "config.yaml", "metrics.csv", "summary.json", "learning_curve.png", "checkpoints",
     }  # fmt: skip
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "best.previous.ckpt",
+        "last.ckpt",
+        "manifest.json",
+    }
     summary = json.loads((run / "summary.json").read_text())
     assert summary["seed"] == 3 and summary["decisions"] == 4 * 32 * 8
     number = f"NashConv        {summary['nash_conv']:.6f}"
@@ -154,7 +159,7 @@ def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
         (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
         (["--model.lr_schedule", "PowerLaw", "--model.lr_schedule.end", "0"], "end=0"),
         (["--model.num_minibatches", "3"], "num_envs=32 times num_steps=8 is not divisible by num_minibatches=3"),
-        (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt.*no such file"),
+        (["--ckpt_path", "last"], "ckpt_path=last: .*kuhn_ppo.yaml is none"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--trainer.max_epochs", "many"], "max_epochs: .*many"),
     ],
@@ -162,7 +167,7 @@ def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
 def test_bad_input_is_one_line_and_exit_code_2(litrl, args, words):
     code, _, err = litrl("fit", *SMALL, *args)
     assert code == 2
-    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in err.splitlines() if line.startswith("error[2]: ")]
     assert err.splitlines()[-1] == line and "Traceback" not in err
     assert re.search(words.replace("?", r"\?"), line), line
 
@@ -229,5 +234,5 @@ def test_a_nan_on_one_rank_ends_the_job(tmp_path):
     )
     result = ddp(tmp_path, "--trainer.callbacks+=poison.Poison")
     assert result.returncode != 0
-    assert "loss term value_loss=nan at iteration 1" in result.stderr
-    assert len(list((tmp_path / "here/version_0/crash").iterdir())) == 1
+    assert "error[4]: loss term value_loss=nan at iteration 1" in result.stderr
+    assert len(list((tmp_path / "here/version_0/crash").glob("batch-rank1-*.pt"))) == 1

@@ -1,0 +1,147 @@
+"""Keeps checkpoints/last.ckpt: every so often, when a signal asks the run to stop, and at its end."""
+
+import time
+import traceback
+from pathlib import Path
+
+import lightning as L
+import torch
+from jsonargparse.typing import NonNegativeFloat
+from lightning.pytorch.callbacks import Checkpoint
+
+from lit_rl.checkpoint_io import remove_stages
+from lit_rl.errors import StorageError, exit_code
+from lit_rl.run_folder import RunLogger, write_json
+from lit_rl.signals import Stopped, requests
+
+
+class LastCheckpoint(Checkpoint):
+    """Save <run>/checkpoints/last.ckpt where a run can go on from bit by bit, and say in status.json how it stands.
+
+    At the border of an iteration, and after a signal also between two of its minibatches. SIGTERM and SIGINT stop the
+    run there, with exit code 143 or 130; a second signal, or four seconds without reaching that point, ends it with
+    the checkpoint it has. The one before stays as last.previous.ckpt. Rows of metrics.csv that were logged after the
+    checkpoint a run goes on from are dropped, since they will be logged again.
+
+    Args:
+        every_seconds: how long to wait between two saves; 0 saves at every border.
+    """
+
+    def __init__(self, every_seconds: NonNegativeFloat = 60.0):
+        self.every_seconds = float(every_seconds)
+        self._folder: Path | None = None
+        self._saved_at = 0.0  # seconds of the monotonic clock
+        self._at_start = True  # no batch has been trained since the start
+        self._rows = 0  # of metrics.csv
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # on every rank: Lightning broadcasts it
+        if stage == "fit" and trainer.is_global_zero:
+            for name in remove_stages(self._folder / "checkpoints"):
+                print(f"removed {name}, left half-written by a run that was killed")
+
+    def state_dict(self) -> dict:
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._rows = int(state_dict["rows"])
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
+        """Let ModelCheckpoint know its files again where the run folder was moved."""
+        for callback in trainer.checkpoint_callbacks:
+            state = checkpoint["callbacks"].get(callback.state_key, {})
+            old, new = state.get("dirpath"), getattr(callback, "dirpath", None)
+            if old and new and old != new and (Path(new) / Path(state["best_model_path"]).name).exists():
+                state["dirpath"] = new
+                for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                    state[key] = state[key].replace(old, new, 1)
+                state["best_k_models"] = {k.replace(old, new, 1): v for k, v in state["best_k_models"].items()}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.experiment.keep(self._rows)
+        self._saved_at, self._at_start = time.monotonic(), True
+        launcher = trainer.strategy.launcher
+        requests.forward = launcher.kill if trainer.world_size > 1 and launcher is not None else None
+        requests.install()  # again, since Lightning has put its own handler in front
+        self._write_status(trainer, pl_module, "running")
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._at_start:
+            return
+        signum, due = self._asked(trainer)
+        if signum or due:
+            self.save(trainer)
+        if signum:
+            raise Stopped(signum)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args) -> None:
+        self._at_start, requests.deferred = False, True
+        signum, _ = self._asked(trainer)
+        if signum and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._write(trainer)
+            raise Stopped(signum)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        requests.clear_alarm()
+        self.save(trainer)
+        if getattr(trainer.strategy.checkpoint_io, "failures", 0):
+            raise StorageError(f"the final checkpoint could not be written to {self._folder / 'checkpoints'}")
+        requests.deferred = False
+        self._write_status(trainer, pl_module, "finished", exit_code=0)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        requests.clear_alarm()
+        if self._folder is None:
+            return  # it did not get as far as a run folder
+        stopped = isinstance(exception, Stopped)
+        code = exception.exit_code if stopped else exit_code(exception)
+        if stopped:
+            exception.folder = self._folder
+        try:
+            if not stopped:
+                path = self._folder / "crash" / f"traceback-rank{trainer.global_rank}.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("".join(traceback.format_exception(exception)))
+            state = "stopped" if stopped else "failed"
+            self._write_status(trainer, pl_module, state, exit_code=code, error=str(exception))
+        except OSError:
+            pass  # the exception on its way says more than a full disk
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Save at the border of an iteration: in on_train_epoch_start or on_train_end, on every rank."""
+        # Lightning's loops still count the batches of the last iteration here, and a run that went on would skip the
+        # next one; they reset these counters themselves as soon as it begins.
+        loop = trainer.fit_loop.epoch_loop
+        for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
+            progress.reset_on_run()
+        loop.val_loop.batch_progress.total.reset()
+        self._write(trainer)
+
+    def _write(self, trainer: L.Trainer) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger) and trainer.is_global_zero:
+                logger.save()
+                self._rows = logger.experiment.num_rows()
+        trainer.save_checkpoint(self._folder / "checkpoints" / "last.ckpt")
+        self._saved_at = time.monotonic()
+
+    def _asked(self, trainer: L.Trainer) -> tuple[int, bool]:
+        """(signal number or 0, it is time to save), the same on every rank."""
+        due = time.monotonic() - self._saved_at >= self.every_seconds
+        if trainer.world_size == 1:
+            return requests.received, due
+        asked = torch.tensor([requests.received, int(due)], device=trainer.strategy.root_device)
+        signum, due = trainer.strategy.reduce(asked, reduce_op="max").tolist()
+        return int(signum), bool(due)
+
+    def _write_status(self, trainer: L.Trainer, pl_module: L.LightningModule, state: str, **more) -> None:
+        if trainer.is_global_zero:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            progress = {
+                "iteration": trainer.current_epoch,
+                "of": trainer.max_epochs,
+                "decisions": int(pl_module.decisions),
+            }
+            write_json(self._folder / "status.json", {"state": state} | progress | more)

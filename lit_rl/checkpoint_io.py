@@ -1,0 +1,254 @@
+"""Checkpoints that survive: staged beside their target, synced, read back, and listed by hash in a manifest.
+
+Lightning's own writer stages in $TMPDIR and does not sync; where that lies on another disk, a kill or a full disk in
+mid-copy destroys the checkpoint that was there. Here every instant of a write leaves at least the two newest complete
+files of that name, and each of them is known to the manifest before it appears:
+
+    manifest.json (new entry) -> <name>.ckpt kept as <name>.previous.ckpt -> staged file becomes <name>.ckpt
+
+A file is trusted if its SHA-256 stands in the manifest beside it; which one is the newest says the entry's sequence
+number, never a file time. Everything inside loads with `torch.load(weights_only=True)`.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import CheckpointIO
+
+from lit_rl.errors import ArtefactError, StorageError
+
+MANIFEST = "manifest.json"
+KEPT = 3  # manifest entries per file name: the newest, the one before, and the one a crash may leave in its place
+CHUNK = 1 << 20
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that, whatever happens, either the old content or the new one is there."""
+    stage = _stage(path, data)
+    os.replace(stage, path)
+    _sync_folder(path.parent)
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Lightning's plugin for reading and writing checkpoints, by the protocol above.
+
+    A save that fails for lack of space (or any other OSError) leaves what was there and only warns, since the next one
+    may succeed; after `max_failures` in a row it raises StorageError.
+    """
+
+    def __init__(self, max_failures: int = 3):
+        self.max_failures = max_failures
+        self.failures = 0  # in a row
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`, keeping the file that was there as <name>.previous.ckpt.
+
+        Raises:
+            FloatingPointError: a weight is NaN or infinite. ArtefactError: something in it is no plain data.
+            StorageError: not written, for the `max_failures`-th time in a row.
+        """
+        path = Path(path)
+        data = _serialise(checkpoint)
+        stage = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stage = _stage(path, data)
+            _add_to_manifest(path, data, checkpoint)
+            if path.exists():
+                _link(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
+            os.replace(stage, path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            self.failures += 1
+            if stage is not None:
+                stage.unlink(missing_ok=True)
+            what = f"checkpoint {path} not written ({error.strerror or error}), the one before stays"
+            if self.failures >= self.max_failures:
+                raise StorageError(f"{what}; failed {self.failures} times in a row: free some space") from error
+            warnings.warn(f"{what}; training goes on and the next save tries again", stacklevel=2)
+        else:
+            self.failures = 0
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
+        """Verify and load. Raises ArtefactError, see `verify`."""
+        path = Path(path)
+        verify(path)
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except Exception as error:
+            raise ArtefactError(f"checkpoint {path}: cannot be loaded ({_first_line(error)})") from error
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def verify(path: Path) -> dict:
+    """The manifest's entry for the checkpoint at `path`; {} if no manifest knows it and its own checksums are right.
+
+    Raises:
+        ArtefactError: no such file, truncated, altered, or no checkpoint at all.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"checkpoint {path}: no such file{_remedy(path)}")
+    entries = _read_manifest(path.parent)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        sha = hashlib.file_digest(file, "sha256").hexdigest()
+    for entry in entries:
+        if entry["sha256"] == sha:
+            return entry
+    expected = [entry for entry in entries if entry["file"] in (path.name, path.name.replace(".previous", ""))]
+    if expected:
+        wanted = expected[-1]["size"]
+        what = f"truncated, {size} of {wanted} bytes" if size < wanted else "its SHA-256 is not the recorded one"
+        raise ArtefactError(f"checkpoint {path}: {what}{_remedy(path)}")
+    try:  # a file copied here alone: the checksums of its zip records, which torch.load does not look at
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except Exception as error:
+        raise ArtefactError(f"checkpoint {path}: no checkpoint ({_first_line(error)}){_remedy(path)}") from error
+    if bad:
+        raise ArtefactError(f"checkpoint {path}: damaged at {bad}{_remedy(path)}")
+    return {}
+
+
+def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
+    """The verified checkpoint in `folder` with the highest sequence number, and why others were refused.
+
+    Without a manifest the optimizer steps recorded inside decide.
+    """
+    good, refused = [], []
+    for path in sorted(folder.glob("*.ckpt")):
+        try:
+            entry = verify(path)
+            step = -1 if entry else int(torch.load(path, weights_only=True, map_location="cpu")["global_step"])
+            good.append((entry.get("sequence", -1), step, path))
+        except ArtefactError as error:
+            refused.append(str(error).split(";")[0])
+        except Exception as error:
+            refused.append(f"checkpoint {path}: cannot be loaded ({_first_line(error)})")
+    return (max(good)[2] if good else None), refused
+
+
+def remove_stages(folder: Path) -> list[str]:
+    """Delete what a killed writer left half-written in `folder`; returns the names."""
+    orphans = sorted(folder.glob(".*.stage"))
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return [path.name for path in orphans]
+
+
+def _serialise(checkpoint: dict[str, Any]) -> bytes:
+    for name, tensor in checkpoint.get("state_dict", {}).items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise FloatingPointError(f"weight {name} is not finite; no checkpoint written, the one before stays")
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    try:
+        torch.load(io.BytesIO(buffer.getbuffer()), weights_only=True, map_location="cpu")
+    except Exception as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ArtefactError(
+            f"checkpoint not written, it holds {found[1] if found else 'code'} and would not load with "
+            "weights_only=True; keep only tensors, numbers, strings and containers of them in state_dict() and hparams"
+        ) from error
+    return buffer.getvalue()
+
+
+def _stage(path: Path, data: bytes) -> Path:
+    """`data` in a file of its own beside `path`, synced and read back."""
+    stage = path.with_name(f".{path.name}.stage")
+    try:
+        with open(stage, "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(file.fileno(), view[:CHUNK]) :]
+            os.fsync(file.fileno())
+        if stage.read_bytes() != data:
+            raise OSError(f"{stage} does not read back as it was written")
+    except OSError:
+        stage.unlink(missing_ok=True)
+        raise
+    return stage
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` another name of `source`, at no instant leaving `target` missing if it was there."""
+    stage = target.with_name(f".{target.name}.stage")
+    stage.unlink(missing_ok=True)
+    try:
+        os.link(source, stage)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, stage)
+    os.replace(stage, target)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_manifest(folder: Path) -> list[dict]:
+    """Entries in the order of their sequence numbers; [] where there is no readable manifest."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return []
+    try:
+        manifest = json.loads(path.read_bytes())
+        entries = [
+            entry | {"sequence": int(entry["sequence"]), "size": int(entry["size"]), "file": str(entry["file"])}
+            for entry in manifest["checkpoints"]
+            if isinstance(entry["sha256"], str)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        warnings.warn(
+            f"{path} is damaged ({_first_line(error)}); going by the checkpoints' own checksums", stacklevel=2
+        )
+        return []
+    return sorted(entries, key=lambda entry: entry["sequence"])
+
+
+def _add_to_manifest(path: Path, data: bytes, checkpoint: dict[str, Any]) -> None:
+    entries = _read_manifest(path.parent)
+    others = [e for e in entries if e["file"] != path.name and (path.parent / e["file"]).exists()]
+    same = [e for e in entries if e["file"] == path.name][-KEPT + 1 :]
+    new = {
+        "sequence": entries[-1]["sequence"] + 1 if entries else 1,
+        "file": path.name,
+        "size": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "global_step": int(checkpoint.get("global_step", 0)),
+        **checkpoint.get("run", {}),
+    }
+    manifest = {"schema": 1, "checkpoints": sorted([*others, *same, new], key=lambda entry: entry["sequence"])}
+    replace_file(path.parent / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _remedy(path: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        known = {entry["sha256"]: entry for entry in _read_manifest(path.parent)}
+    for entry in reversed(known.values()):
+        for name in (entry["file"], entry["file"].replace(".ckpt", ".previous.ckpt")):
+            other = path.parent / name
+            if other != path and other.is_file():
+                with other.open("rb") as file:
+                    if hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]:
+                        return f"; use {other}"
+    return "; there is no other verified checkpoint beside it"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

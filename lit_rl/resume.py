@@ -1,0 +1,73 @@
+"""What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
+
+import platform
+import warnings
+
+import lightning as L
+import numba
+import numpy as np
+import torch
+
+from lit_rl.errors import ArtefactError
+
+
+def stamp(module: L.LightningModule, checkpoint: dict) -> None:
+    """Write into `checkpoint` whose it is: checkpoint["run"], copied to the manifest; and what bits depend on."""
+    checkpoint["run"] = {
+        "algorithm": type(module).__name__,
+        "game": module.game.name,
+        "version": module.game.version,
+        "iteration": module.trainer.current_epoch,
+        "decisions": int(module.decisions),
+    }
+    checkpoint["surroundings"] = _surroundings(module)
+
+
+def check_fits(module: L.LightningModule, checkpoint: dict) -> None:
+    """Refuse a checkpoint of something else; warn where a resumed run cannot be bit-exact or has other settings.
+
+    Raises:
+        ArtefactError: another algorithm, game or version of the rules, or weights of another shape; names both.
+    """
+    run = checkpoint.get("run")
+    if run is None:
+        raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
+    here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
+    there = {key: run.get(key) for key in here}
+    if there != here:
+        raise ArtefactError(
+            "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
+            + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
+        )
+    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ArtefactError(
+                f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
+                "model.network or another part of the model differs, use the config.yaml beside it"
+            )
+    trainer = module._trainer
+    if trainer is not None and trainer.state.fn == "fit":
+        _warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
+        _warn_of("its settings were", checkpoint.get("hyper_parameters", {}), dict(module.hparams))
+
+
+def _surroundings(module: L.LightningModule) -> dict:
+    return {
+        "precision": str(module.trainer.precision),
+        "device": module.device.type,
+        "devices": module.trainer.world_size,
+        "torch threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _warn_of(what: str, there: dict, here: dict) -> None:
+    same = sorted(there.keys() & here.keys())
+    changes = [f"{key}={there[key]} (now {here[key]})" for key in same if there[key] != here[key]]
+    if changes:
+        warnings.warn(f"going on from a checkpoint; {what} {', '.join(changes)}", stacklevel=3)

@@ -1,0 +1,136 @@
+"""The folder of a run: claimed by one process, its metrics.csv continued where a checkpoint stands."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+import socket
+import warnings
+from datetime import datetime
+from pathlib import Path
+
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+from lit_rl.checkpoint_io import replace_file
+from lit_rl.errors import ConfigError, StorageError
+
+
+def claim_run_folder(root: Path) -> Path:
+    """Create <root>/version_<n> with the next free n; two processes never get the same one.
+
+    Raises:
+        StorageError: it cannot be created there.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        taken = [int(p.name[8:]) for p in root.glob("version_*") if p.name[8:].isdigit()]
+        number = max(taken, default=-1) + 1
+        while True:
+            try:
+                (root / f"version_{number}").mkdir()
+                return root / f"version_{number}"
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise StorageError(
+            f"trainer.default_root_dir={str(root)!r}: cannot create a run folder there ({error.strerror}); "
+            "choose a folder you may write to"
+        ) from error
+
+
+_held: list[io.TextIOWrapper] = []  # a lock lives as long as its file is open
+
+
+def release_run_folders() -> None:
+    """Give back what `lock_run_folder` took. (The end of the process, however it comes, does so too.)"""
+    while _held:
+        _held.pop().close()
+
+
+def lock_run_folder(folder: Path) -> None:
+    """Hold the folder for this process.
+
+    Raises:
+        ConfigError: another process holds it. StorageError: the folder cannot be written to.
+    """
+    try:
+        file = open(folder / "lock", "a+")  # noqa: SIM115 (held below)
+    except OSError as error:
+        raise StorageError(f"run folder {folder}: cannot be written to ({error.strerror})") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise ConfigError(f"run folder {folder}: in use by {owner}; wait for it, or start a run of its own") from None
+    except OSError as error:  # some network file systems know no locks
+        warnings.warn(
+            f"run folder {folder}: cannot be locked ({error.strerror}); make sure that one run uses it", stacklevel=2
+        )
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+    file.flush()
+    _held.append(file)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Replace a JSON file atomically."""
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+class MetricsFile(ExperimentWriter):
+    """Lightning's writer of metrics.csv, which goes on with a file that is there and never leaves half of one."""
+
+    def _check_log_dir_exists(self) -> None:
+        """Lightning would delete the file here."""
+
+    def num_rows(self) -> int:
+        path = Path(self.metrics_file_path)
+        return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+
+    def keep(self, num_rows: int) -> None:
+        """Drop all rows after the first `num_rows`: what a run wrote after the checkpoint it now goes on from."""
+        names, rows = self._read()
+        self.metrics_keys = names
+        self._write(names, rows[:num_rows])
+
+    def _read(self) -> tuple[list[str], list[dict]]:
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return [], []
+        text = path.read_text()
+        whole = text[: text.rfind("\n") + 1]  # a killed run may leave half a line
+        reader = csv.DictReader(io.StringIO(whole))
+        return list(reader.fieldnames or []), list(reader)
+
+    def _write(self, names: list[str], rows: list[dict]) -> None:
+        if not names:
+            Path(self.metrics_file_path).unlink(missing_ok=True)
+            return
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(rows)
+        replace_file(Path(self.metrics_file_path), text.getvalue().encode())
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._write(fieldnames, self._read()[1])
+
+
+class RunLogger(CSVLogger):
+    """Lightning's CSV logger over a `MetricsFile`, in a folder given whole."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder.parent, name="", version=folder.name, flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MetricsFile:
+        if self._experiment is None:
+            os.makedirs(self.log_dir, exist_ok=True)
+            self._experiment = MetricsFile(log_dir=self.log_dir)
+        return self._experiment

@@ -1,0 +1,66 @@
+"""SIGTERM and SIGINT: a run in training finishes its batch, checkpoints and leaves; everything else leaves at once.
+
+Process-wide, since signal handlers are. Lightning's own handling exits with 0 after SIGTERM, and with several devices
+calls a collective from inside the handler.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+GRACE = 4.0  # seconds until the end of the batch; then the run leaves with the checkpoint it has
+
+
+class Stopped(BaseException):
+    """Asked to stop by a signal. (No Exception: nothing on the way up may take it for an error of its own.)"""
+
+    def __init__(self, signum: int):
+        self.signum = signum
+        self.folder: Path | None = None  # of the run, where there is one to go on with
+        super().__init__(signum)
+
+    def __str__(self) -> str:
+        way_on = (
+            f"; go on with: litrl fit --config {self.folder / 'config.yaml'} --ckpt_path last" if self.folder else ""
+        )
+        return f"stopped by {signal.Signals(self.signum).name}{way_on}"
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signum  # as shells count: 130 for SIGINT, 143 for SIGTERM
+
+
+class _Requests:
+    """`received`: the signal that asks to stop, 0 if none. `deferred`: somebody looks at it after each batch."""
+
+    def __init__(self) -> None:
+        self.received, self.deferred = 0, False
+        self.forward: Callable[[int], None] | None = None  # to the processes of the other ranks
+
+    def install(self) -> None:
+        """Take over both signals, also where a parent (nohup, a background shell) had them ignored."""
+        self.received, self.deferred = 0, False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
+        signal.signal(signal.SIGALRM, self._on_alarm)
+
+    def clear_alarm(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if self.received:
+            os._exit(128 + self.received)  # asked twice: now; files are replaced atomically
+        self.received = signum
+        if self.forward is not None:
+            self.forward(signum)
+        if not self.deferred:
+            raise Stopped(signum)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
+        raise Stopped(self.received)
+
+
+requests = _Requests()
