@@ -1,9 +1,12 @@
 """Stops a run at the first NaN or infinity, before it reaches the weights."""
 
+import warnings
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -12,11 +15,24 @@ class FiniteGuard(L.Callback):
     """Check rollout, loss terms and gradients; raise FloatingPointError that names tensor, iteration and batch.
 
     The offending minibatch is saved to <run>/crash/ and loads with torch.load(weights_only=True). Gradients that
-    overflow under a gradient scaler (16-mixed) are the scaler's business: it skips that step by itself.
+    overflow under a gradient scaler (16-mixed) are the scaler's business: it skips that step by itself; a scale that
+    fell below 1 is an error, since then they overflow even unscaled.
+
+    Args:
+        on_nonfinite: raise, or skip the optimizer step of such a minibatch (a rollout that is not finite always raises).
+        max_skips: raise after so many skipped steps in one run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_nonfinite: Literal["raise", "skip"] = "raise", max_skips: PositiveInt = 10) -> None:
+        self.on_nonfinite, self.max_skips = on_nonfinite, int(max_skips)
         self._batch, self._log_dir = None, None
+        self._skips = 0
+
+    def state_dict(self) -> dict:
+        return {"skips": self._skips}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._skips = int(state_dict["skips"])
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._log_dir = trainer.log_dir  # now, on every rank: Lightning broadcasts it, and a NaN may meet one rank only
@@ -29,9 +45,14 @@ class FiniteGuard(L.Callback):
                 rollout.check_finite()
             except FloatingPointError as error:
                 raise self._stop(trainer, str(error)) from None
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if batch_idx == 0 and scaler is not None and scaler.get_scale() < 1.0:
+            raise self._stop(
+                trainer, f"gradient scale fell to {scaler.get_scale():.3g}, use trainer.precision=bf16-mixed"
+            )
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
+        if self.on_nonfinite == "raise" and not bool(torch.isfinite(loss)):
             terms = getattr(pl_module, "loss_terms", {}) | {"loss": loss}
             name = next(name for name, term in terms.items() if not bool(torch.isfinite(term)))
             raise self._stop(trainer, f"loss term {name}={terms[name].item()}")
@@ -43,7 +64,12 @@ class FiniteGuard(L.Callback):
         if not bool(torch.isfinite(get_total_norm(grads))):
             graded = [(name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None]
             bad = [name for name, grad in graded if not torch.isfinite(grad).all()]
-            raise self._stop(trainer, f"gradient of {', '.join(bad[:5]) or 'all parameters together'} is not finite")
+            what = f"gradient of {', '.join(bad[:5]) or 'all parameters together'} is not finite"
+            self._skips += 1
+            if self.on_nonfinite == "raise" or self._skips > self.max_skips:
+                raise self._stop(trainer, what)
+            optimizer.zero_grad(set_to_none=True)  # parameters without a gradient are left alone, moments included
+            warnings.warn(f"{what}; optimizer step {trainer.global_step} skipped", stacklevel=2)
 
     def _stop(self, trainer: L.Trainer, what: str) -> FloatingPointError:
         step = f"iteration {trainer.current_epoch}, optimizer step {trainer.global_step}"

@@ -28,6 +28,10 @@ class IllegalActionError(ValueError):
     """An action outside the legal set; no row of the environment has changed."""
 
 
+class NoLegalActionError(ValueError):
+    """A player is to move and the rules leave it no action."""
+
+
 class Buffers(NamedTuple):
     """What the kernels read and write; every field is an attribute of `VectorEnv` too."""
 
@@ -142,10 +146,15 @@ class VectorEnv:
         """Draw one legal action per row from `probs` [B, A] (float32, need not be normalised), by inverse CDF.
 
         Raises:
+            NoLegalActionError: a row has no legal action, so its game's rules are wrong.
             FloatingPointError: a row is not finite or has no mass on a legal action.
         """
         action = np.empty(self.num_envs, np.int64)
         bad = _sample(probs, self.legal, self.action_streams, action)
+        if bad >= 0 and not self.legal[bad].any():
+            raise NoLegalActionError(
+                f"{self.game.name}, env row {bad}: player {self.player[bad]} has no legal action in {self.state[bad]}"
+            )
         if bad >= 0:
             raise FloatingPointError(
                 f"{self.game.name}, env row {bad}: cannot sample from probs={probs[bad].tolist()}, "

@@ -11,12 +11,15 @@ import signal
 import sys
 import traceback
 import warnings
+from datetime import timedelta
 from pathlib import Path
 
 import lightning as L
+from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -44,6 +47,7 @@ QUIET = (
     ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
     ".*does not have many workers.*",  # our loaders are no DataLoaders
     ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
+    ".*recommended to use `self.log\\(.*sync_dist=True.*",  # rank 0 logs its own clock on purpose
 )
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -77,6 +81,12 @@ class LitRLCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.init_args.game", "model.init_args.game")
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
+        parser.add_argument(
+            "--ddp_timeout",
+            type=PositiveInt,
+            default=300,
+            help="Seconds without a word from another rank, with trainer.strategy=ddp, until the job ends.",
+        )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def _parse_ckpt_path(self) -> None:
@@ -118,6 +128,8 @@ class LitRLCLI(LightningCLI):
             kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
             kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
+        if trainer.strategy == "ddp":  # Lightning waits half an hour for a rank that hangs
+            kwargs["strategy"] = DDPStrategy(timeout=timedelta(seconds=self._get(self.config, "ddp_timeout")))
         listed = {type(callback) for callback in trainer.callbacks or []}
         if trainer.enable_progress_bar is False:
             listed.add(RunProgress)

@@ -53,7 +53,17 @@ def policy_table(policy: nn.Module, tree: GameTree, chunk: int = 65_536) -> np.n
 
 
 def exact_metrics(policy: nn.Module, tree: GameTree) -> dict[str, float]:
-    """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units."""
+    """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units.
+
+    Raises:
+        FloatingPointError: a NashConv that no policy of this game can have.
+    """
     evaluation = tree.evaluate(policy_table(policy, tree))
+    most = 2 * tree.game.num_players * tree.game.max_return  # each gains at most from -max_return to max_return
+    if not -1e-9 * most <= evaluation.nash_conv <= most:
+        raise FloatingPointError(
+            f"eval/nash_conv={evaluation.nash_conv} of {tree.game.name} lies outside [0, {most}]: the policy's output or "
+            "the game's max_return is wrong"
+        )
     metrics = {"eval/nash_conv": evaluation.nash_conv, "eval/exploitability": evaluation.exploitability}
     return metrics | {f"eval/return_player_{p}": float(r) for p, r in enumerate(evaluation.returns)}

@@ -1,6 +1,7 @@
 """Callbacks: schedules hit their targets, norms are measured, NaN never reaches the weights, a run leaves its files."""
 
 import json
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -139,10 +140,40 @@ def test_finite_guard_stops_before_the_weights(make_fit, tmp_path, where, messag
         assert len(batch["advantages"]) == len(batch["action"])
 
 
+@pytest.mark.parametrize("where", ["advantages", "returns", "gradient"])
+def test_finite_guard_skips_if_asked_to_and_not_for_ever(make_fit, where):
+    """Eight poisoned minibatches of iteration 1: weights and moments stand still there, and go on afterwards."""
+    before = {}
+
+    class Watch(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            moments = [x for s in trainer.optimizers[0].state.values() for x in s.values()]
+            before[trainer.current_epoch] = [x.clone() for x in [*pl_module.policy.parameters(), *moments]]
+
+    options = {"update_epochs": 2, "num_minibatches": 4}
+    guard = FiniteGuard("skip", max_skips=8)
+    trainer, model, data = make_fit(options, callbacks=[Poison(where), guard, Watch()], max_epochs=4)
+    with pytest.warns(UserWarning, match=r"is not finite; optimizer step \d+ skipped"):
+        trainer.fit(model, data)
+    assert guard.state_dict() == {"skips": 8}
+    assert all(torch.equal(a, b) for a, b in zip(before[1], before[2]))
+    assert not any(torch.equal(a, b) for a, b in zip(before[2][:2], before[3][:2]))
+    trainer, model, data = make_fit(options, callbacks=[Poison(where), FiniteGuard("skip", max_skips=7)], max_epochs=4)
+    with pytest.warns(UserWarning), pytest.raises(FloatingPointError, match="is not finite"):
+        trainer.fit(model, data)
+
+
+def test_finite_guard_ends_a_run_whose_gradient_scale_collapsed(make_fit):
+    scaler = SimpleNamespace(get_scale=lambda: 2.0**-3)
+    trainer = SimpleNamespace(
+        precision_plugin=SimpleNamespace(scaler=scaler), train_dataloader=None, current_epoch=5, global_step=40
+    )
+    with pytest.raises(FloatingPointError, match=r"gradient scale fell to 0\.125, use trainer\.precision=bf16-mixed"):
+        FiniteGuard().on_train_batch_start(trainer, None, None, 0)
+
+
 def test_finite_guard_lets_the_scaler_skip(make_fit):
     """Overflowing gradients under a gradient scaler are skipped by the scaler, not an error."""
-    from types import SimpleNamespace
-
     trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=object()))
     FiniteGuard().on_before_optimizer_step(trainer, None, None)
 

@@ -6,7 +6,7 @@ from naive import legal_of, obs_of, rewards_of
 
 from envs.game import CHANCE, TERMINAL, load_game
 from envs.rng import derive_key, make_streams
-from envs.vector_env import IllegalActionError, VectorEnv
+from envs.vector_env import IllegalActionError, NoLegalActionError, VectorEnv
 
 BUFFERS = ("state", "player", "legal", "obs", "rewards", "done", "truncated", "num_decisions", "chance_streams")
 
@@ -199,3 +199,14 @@ def test_a_state_that_does_not_fit_is_refused(leduc, kuhn):
         with pytest.raises(ValueError, match="num_envs=5 needs"):
             env.load(stranger.save())
     assert snapshot(env) == before
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_row_without_a_legal_action_is_an_error(kuhn, dtype):
+    """Never uniform over illegal actions, whatever the probabilities claim."""
+    env = VectorEnv(kuhn, 8, seed=0)
+    env.legal[5] = False
+    with pytest.raises(NoLegalActionError, match="kuhn_poker, env row 5: player 0 has no legal action"):
+        env.sample(np.full((8, 2), 0.5, dtype).astype(np.float32))
+    with pytest.raises(IllegalActionError, match="env row 5"):
+        env.step(env.sample_uniform())
