@@ -19,7 +19,7 @@ class FiniteGuard(L.Callback):
     fell below 1 is an error, since then they overflow even unscaled.
 
     Args:
-        on_nonfinite: raise, or skip the optimizer step of such a minibatch (a rollout that is not finite always raises).
+        on_nonfinite: raise, or skip the optimizer step of such a minibatch (a rollout not finite always raises).
         max_skips: raise after so many skipped steps in one run.
     """
 

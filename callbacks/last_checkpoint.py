@@ -8,6 +8,7 @@ import lightning as L
 import torch
 from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_rl.checkpoint_io import remove_stages
 from lit_rl.errors import StorageError, exit_code
@@ -32,19 +33,23 @@ class LastCheckpoint(Checkpoint):
         self._folder: Path | None = None
         self._saved_at = 0.0  # seconds of the monotonic clock
         self._at_start = True  # no batch has been trained since the start
-        self._rows = 0  # of metrics.csv
+        self._rows = 0  # of metrics.csv at the checkpoint this run goes on from
+        self._steps: int | None = None  # Lightning's count of batches, for the next one to begin with
+        self._log: RunLogger | None = None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # on every rank: Lightning broadcasts it
+        self._log = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
         if stage == "fit" and trainer.is_global_zero:
             for name in remove_stages(self._folder / "checkpoints"):
                 print(f"removed {name}, left half-written by a run that was killed")
 
     def state_dict(self) -> dict:
-        return {"rows": self._rows}
+        rows = self._log.experiment.num_rows() if self._log is not None and rank_zero_only.rank == 0 else 0
+        return {"rows": rows, "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._rows = int(state_dict["rows"])
+        self._rows, self._steps = state_dict["rows"], state_dict["steps"]
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         """Let ModelCheckpoint know its files again where the run folder was moved."""
@@ -58,9 +63,8 @@ class LastCheckpoint(Checkpoint):
                 state["best_k_models"] = {k.replace(old, new, 1): v for k, v in state["best_k_models"].items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.experiment.keep(self._rows)
+        if self._log is not None:
+            self._log.experiment.keep(self._rows)
         self._saved_at, self._at_start = time.monotonic(), True
         launcher = trainer.strategy.launcher
         requests.forward = launcher.kill if trainer.world_size > 1 and launcher is not None else None
@@ -76,11 +80,17 @@ class LastCheckpoint(Checkpoint):
         if signum:
             raise Stopped(signum)
 
+    def on_train_batch_start(self, trainer: L.Trainer, *args) -> None:
+        if self._steps is not None:  # Lightning counts one too many where the first iteration is one that validates
+            trainer.fit_loop.epoch_loop._batches_that_stepped = self._steps
+            self._steps = None
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args) -> None:
         self._at_start, requests.deferred = False, True
         signum, _ = self._asked(trainer)
-        if signum and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._write(trainer)
+        loop = trainer.fit_loop.epoch_loop
+        if signum and not loop.batch_progress.is_last_batch:
+            self._write(trainer, loop._batches_that_stepped + 1)
             raise Stopped(signum)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -117,15 +127,12 @@ class LastCheckpoint(Checkpoint):
         for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
-        self._write(trainer)
+        self._write(trainer, loop._batches_that_stepped)
 
-    def _write(self, trainer: L.Trainer) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger) and trainer.is_global_zero:
-                logger.save()
-                self._rows = logger.experiment.num_rows()
+    def _write(self, trainer: L.Trainer, steps: int) -> None:
+        self._steps = steps
         trainer.save_checkpoint(self._folder / "checkpoints" / "last.ckpt")
-        self._saved_at = time.monotonic()
+        self._steps, self._saved_at = None, time.monotonic()
 
     def _asked(self, trainer: L.Trainer) -> tuple[int, bool]:
         """(signal number or 0, it is time to save), the same on every rank."""

@@ -4,12 +4,15 @@ Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics
 1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies in <run>/crash/.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 import traceback
+import urllib.error
+import urllib.request
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ import lightning as L
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -124,6 +127,9 @@ class LitRLCLI(LightningCLI):
         always = [make for make in ALWAYS if make is not LastCheckpoint or trainer.enable_checkpointing is not False]
         if trainer.logger is not False and not trainer.fast_dev_run:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+            for logger in given:
+                if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
+                    _offline_if_unreachable(logger)
             own = [self._run_logger(Path(trainer.default_root_dir or "runs"))]
             kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
@@ -146,6 +152,21 @@ class LitRLCLI(LightningCLI):
         folder = self.run_folder or claim_run_folder(root)
         lock_run_folder(folder)
         return RunLogger(folder)
+
+
+def _offline_if_unreachable(logger: WandbLogger) -> None:
+    """Open the W&B run now; where the server does not answer in five seconds, log to disk instead of dying of it."""
+    import wandb
+
+    if logger._offline:
+        return
+    try:
+        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if a refusal
+            urllib.request.urlopen(wandb.Settings().base_url, timeout=5).close()  # wandb itself would try for minutes
+        _ = logger.experiment
+    except (OSError, wandb.errors.Error) as error:
+        logger._wandb_init["mode"] = "offline"
+        warnings.warn(f"W&B cannot be reached ({error}); logging offline, wandb sync uploads it later", stacklevel=2)
 
 
 def _folder_of(configs: list | None) -> Path:

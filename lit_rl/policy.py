@@ -62,8 +62,8 @@ def exact_metrics(policy: nn.Module, tree: GameTree) -> dict[str, float]:
     most = 2 * tree.game.num_players * tree.game.max_return  # each gains at most from -max_return to max_return
     if not -1e-9 * most <= evaluation.nash_conv <= most:
         raise FloatingPointError(
-            f"eval/nash_conv={evaluation.nash_conv} of {tree.game.name} lies outside [0, {most}]: the policy's output or "
-            "the game's max_return is wrong"
+            f"eval/nash_conv={evaluation.nash_conv} of {tree.game.name} lies outside [0, {most}]: the policy's output "
+            "or the game's max_return is wrong"
         )
     metrics = {"eval/nash_conv": evaluation.nash_conv, "eval/exploitability": evaluation.exploitability}
     return metrics | {f"eval/return_player_{p}": float(r) for p, r in enumerate(evaluation.returns)}

@@ -4,10 +4,15 @@ Forked from a process that has imported and compiled everything, a run starts in
 of kills fit into minutes. Algorithms join by adding a line to RUNS.
 """
 
+import contextlib
 import csv
 import hashlib
+import json
 import os
+import random
+import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -37,42 +42,181 @@ def resume_arguments(folder: Path) -> list[str]:
     return ["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", "last"]
 
 
-def litrl(
-    args: list[str], log: Path, kill_after: float | None = None, signum: int = signal.SIGKILL, prepare=None
-) -> int:
-    """Run the command in a fork of this process; its exit code, or minus the signal that ended it.
+class Zygote:
+    """A process with one torch thread that has imported and compiled everything, and forks a run whenever asked."""
 
-    kill_after: seconds until `signum` is sent. prepare(): called in the child first, to break something there.
-    """
-    sys.stdout.flush()
+    def __init__(self, root: Path):
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WANDB_MODE": "disabled"}
+        command = [sys.executable, "-W", "ignore", __file__, str(root)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        assert self._hear() == "ready"
+
+    def litrl(
+        self,
+        args: list[str],
+        log: Path,
+        kill_after: float | None = None,
+        signum: int = signal.SIGKILL,
+        sabotage: tuple = (),
+    ) -> int:
+        """Run the command; its exit code, or minus the signal that ended it.
+
+        kill_after: seconds until `signum` is sent. sabotage: (name in SABOTAGE, *its arguments), done in the run first.
+        """
+        print(json.dumps([args, str(log), sabotage]), file=self.process.stdin, flush=True)
+        pid = self._hear()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signum)
+        return self._hear()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def _hear(self):
+        line = self.process.stdout.readline()
+        assert line, "the zygote has died"
+        return json.loads(line)
+
+
+def fork_run(args: list[str], log: Path, sabotage: tuple = ()) -> int:
+    """Run the command in a fork of this process; its pid."""
     pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.chdir(ROOT)
-            with log.open("a") as file:
-                os.dup2(file.fileno(), 1)
-                os.dup2(file.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-            from lit_rl.cli import main
+    if pid:
+        return pid
+    code = 1
+    try:
+        os.chdir(ROOT)
+        with open(log, "a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        from lit_rl.cli import main
 
-            if prepare is not None:
-                prepare()
-            main(args)
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(pid, signum)
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+        if sabotage:
+            SABOTAGE[sabotage[0]](*sabotage[1:])
+        main(args)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def exit_status(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def serve(root: Path) -> None:
+    """The zygote's life: train one iteration of everything, then fork what stdin asks for."""
+    import io
+
+    from lit_rl.cli import main
+
+    torch.set_num_threads(1)
+    os.chdir(ROOT)
+    with contextlib.redirect_stdout(io.StringIO()):
+        for name in RUNS:
+            main([*fit_arguments(name, root), "--trainer.max_epochs", "1"])
+    print(json.dumps("ready"), flush=True)
+    for line in sys.stdin:
+        args, log, sabotage = json.loads(line)
+        pid = fork_run(args, log, sabotage)
+        print(json.dumps(pid), flush=True)
+        print(json.dumps(exit_status(pid)), flush=True)
+
+
+# What can be made to go wrong inside a run, by name, since only names can be told to the zygote.
+
+
+def before_batch(trouble) -> None:
+    """Call trouble(trainer, pl_module, batch) when each minibatch begins."""
+    from callbacks.throughput import Throughput
+
+    hook = Throughput.on_train_batch_start
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        trouble(trainer, module, batch)
+        hook(self, trainer, module, batch, batch_idx)
+
+    Throughput.on_train_batch_start = on_train_batch_start
+
+
+def stop_after_batch(number: int) -> None:
+    """SIGTERM to oneself when minibatch `number` of the whole run begins: it stops right after."""
+
+    def trouble(trainer, module, batch):
+        if trainer.fit_loop.epoch_loop.total_batch_idx == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before_batch(trouble)
+
+
+def hang(signals: int) -> None:
+    """In iteration 2 get so many SIGTERMs, then take for ever."""
+
+    def trouble(trainer, module, batch):
+        if trainer.current_epoch == 2:
+            for _ in range(signals):
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before_batch(trouble)
+
+
+def second_run(folder: str, log: str) -> None:
+    """In iteration 20 start another run in the same folder, which must exit with 2; then die."""
+
+    def trouble(trainer, module, batch):
+        if trainer.current_epoch == 20:
+            assert exit_status(fork_run(resume_arguments(Path(folder)), log)) == 2, Path(log).read_text()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    before_batch(trouble)
+
+
+def full_disk(size: int) -> None:
+    """No file may grow beyond `size` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+def bug(iteration: int) -> None:
+    """An exception between two parts of an update."""
+    from lit_rl.ppo import PPO
+
+    step = PPO.optimizer_step
+
+    def optimizer_step(self, epoch, batch_idx, *args):
+        if self.trainer.current_epoch == iteration:
+            raise RuntimeError("something broke")
+        step(self, epoch, batch_idx, *args)
+
+    PPO.optimizer_step = optimizer_step
+
+
+def poison(iteration: int) -> None:
+    def trouble(trainer, module, batch):
+        if trainer.current_epoch == iteration:
+            batch.returns[0] = torch.nan
+
+    before_batch(trouble)
+
+
+def elsewhere(folder: str) -> None:
+    """Another working directory, other global random states."""
+    os.chdir(folder)
+    torch.manual_seed(999)
+    random.seed(999)
+
+
+SABOTAGE = {f.__name__: f for f in (stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere)}
 
 
 def digest(folder: Path) -> str:
@@ -82,25 +226,29 @@ def digest(folder: Path) -> str:
     """
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     hasher = hashlib.sha256()
-    _feed(hasher, {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")})
-    _feed(hasher, {key: value for key, value in checkpoint.items() if key.endswith("DataModule")})
+    feed(hasher, {key: checkpoint[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step")})
+    feed(hasher, {key: value for key, value in checkpoint.items() if key.endswith("DataModule")})
     with (folder / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
-    _feed(hasher, [sorted(row.items()) for row in rows])
+    feed(hasher, [sorted(row.items()) for row in rows])
     return hasher.hexdigest()
 
 
-def _feed(hasher, value) -> None:
+def feed(hasher, value) -> None:
     if isinstance(value, torch.Tensor):
         hasher.update(f"{value.dtype}{tuple(value.shape)}".encode())
         hasher.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     elif isinstance(value, dict):
         for key in value:
             hasher.update(repr(key).encode())
-            _feed(hasher, value[key])
+            feed(hasher, value[key])
     elif isinstance(value, list | tuple):
         hasher.update(f"{len(value)}[".encode())
         for item in value:
-            _feed(hasher, item)
+            feed(hasher, item)
     else:
         hasher.update(repr(value).encode())
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
