@@ -93,7 +93,7 @@ def fork_run(args: list[str], log: Path, sabotage: tuple = ()) -> int:
         with open(log, "a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
         from lit_rl.cli import main
 
         if sabotage:

@@ -273,7 +273,10 @@ def test_a_checkpoint_of_another_game_algorithm_or_network_is_refused(litrl, tmp
     kuhn, leduc = (str(undisturbed[name][2] / "checkpoints" / "last.ckpt") for name in ("kuhn_ppo", "leduc_ppo"))
     cases = [
         (["--ckpt_path", leduc], "checkpoint is of PPO on leduc_poker (rules 1.0), this run is PPO on kuhn"),
-        (["--ckpt_path", kuhn, "--model.network.hidden", "[8]"], "policy_head.weight has shape (2, 64) there and (2, 8) here"),
+        (
+            ["--ckpt_path", kuhn, "--model.network.hidden", "[8]"],
+            "policy_head.weight has shape (2, 64) there and (2, 8) here",
+        ),
     ]
     for i, (more, words) in enumerate(cases):
         assert litrl(fit_arguments("kuhn_ppo", tmp_path) + more, tmp_path / f"log{i}") == 3
