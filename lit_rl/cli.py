@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.episode_stats import EpisodeStats
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
+from callbacks.replay import Replay
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
@@ -22,7 +23,7 @@ from datamodules.self_play import SelfPlayDataModule
 from lit_rl.errors import ConfigError, one_line
 from lit_rl.ppo import PPO
 
-__all__ = ["PPO", "EpisodeStats", "GradNorm", "ScalarSchedule", "SelfPlayDataModule", "main"]
+__all__ = ["PPO", "EpisodeStats", "GradNorm", "Replay", "ScalarSchedule", "SelfPlayDataModule", "main"]
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary)  # unless the config lists the class itself
 QUIET = (

@@ -15,6 +15,10 @@ class ConfigError(ValueError):
     """Something in the configuration cannot work; the message names the field, the value and the remedy."""
 
 
+class ArtefactError(Exception):
+    """A checkpoint, replay or registry that cannot be trusted or does not fit."""
+
+
 def check_ranges(function: Callable, arguments: dict) -> None:
     """Hold `arguments` against the restricted number types (PositiveFloat ...) that `function` is annotated with.
 
