@@ -342,8 +342,7 @@ def refusing(path: Path, number: int) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        remedy = "it was not written by this version of rules and program"
-        raise ArtefactError(f"{path}, line {number}: {what}; {remedy}") from None
+        raise ArtefactError(f"{path}, line {number}: {what}; not what this game and policy would write") from None
 
 
 def _need(ok: bool, what: str) -> None:
@@ -413,6 +412,6 @@ def _check_policy(
     ):
         error = float((ours.double() - theirs.double()).abs().max())
         bound = tolerance * max(1.0, float(theirs.abs().max()))
-        _need(error <= bound, f"{name} are off by {error:.3g}, at most {bound:.3g} is rounding")
+        _need(error <= bound, f"{name} are off by {error:.3g}, more than {bound:.3g} (see --tolerance)")
         errors.append(error)
     return errors[0], errors[1]
