@@ -14,7 +14,8 @@ from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
-from lit_rl.replay import ReplayWriter, finished_games, game_record, read, weights_hash
+from lit_rl.replay import finished_games, game_record, weights_hash
+from lit_rl.replay_file import ReplayWriter, read
 from lit_rl.rollout import Rollout, collect
 
 REPLAY_STREAM = 4

@@ -17,7 +17,8 @@ from torch import nn
 from envs.game import Game, load_game
 from lit_rl.errors import ArtefactError
 from lit_rl.policy import ActorCritic
-from lit_rl.replay import Position, check_rules, read, refusing, verify, weights_hash
+from lit_rl.replay import Position, check_rules, refusing, verify, weights_hash
+from lit_rl.replay_file import read
 
 OURS = ("envs", "lit_rl")  # packages whose code a replay or checkpoint may name; it may come from a stranger
 

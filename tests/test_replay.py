@@ -23,17 +23,8 @@ from envs.vector_env import VectorEnv
 from lit_rl.cli import main as litrl
 from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.networks import MLP
-from lit_rl.replay import (
-    SCHEMA,
-    ReplayWriter,
-    canonical,
-    finished_games,
-    game_record,
-    read,
-    seal,
-    verify,
-    weights_hash,
-)
+from lit_rl.replay import finished_games, game_record, verify, weights_hash
+from lit_rl.replay_file import SCHEMA, ReplayWriter, canonical, read, seal
 from lit_rl.rollout import collect
 from scripts.replay import main
 
@@ -391,6 +382,7 @@ def test_a_checkpoint_verifies_the_games_that_follow_it(make_fit, tmp_path):
     keep = L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
     replay = Replay(every=1, games=20)
     trainer, model, data = make_fit({"sampling_temperature": 2.0}, callbacks=[replay, keep], enable_checkpointing=True)
+    model.replay_extras = lambda rollout: {"mix_lambda": 2 * rollout.value}  # what an algorithm would add
     trainer.fit(model, data)
     checkpoint = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
@@ -399,6 +391,7 @@ def test_a_checkpoint_verifies_the_games_that_follow_it(make_fit, tmp_path):
     assert report.games_of_weights == len(played) == 20
     assert checkpoint["callbacks"]["Replay"]["weights"] == played[0]["weights"]
     assert report.decisions_of_weights == sum(len(r["moves"]) - r["carried"] for r in played)
+    assert all(m["extras"]["mix_lambda"] == 2 * m["value"] for r in played for m in r["moves"])
 
 
 @pytest.mark.parametrize("at", [1, 2])
@@ -413,6 +406,8 @@ def test_a_resumed_run_writes_the_same_file(make_fit, tmp_path, at):
             with pytest.raises(Stop):
                 trainer.fit(model, data)
             assert verify(callbacks[0].path, data.game).games == 7 * (at + 3)
+            with callbacks[0].path.open("ab") as file:
+                file.write(b'{"kind":"ga')  # a kill in mid-write
             torch.manual_seed(3)
             trainer, model, data = make_fit(
                 max_epochs=6, callbacks=[Replay(every=1, games=7)], default_root_dir=tmp_path / name
