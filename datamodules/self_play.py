@@ -130,7 +130,8 @@ class SelfPlayDataModule(L.LightningDataModule):
                     f"num_minibatches={minibatches}; use a divisor of {self.num_envs * self.num_steps}"
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
-            self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads)
+            record = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
+            self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record)
             self._restore()
         if self.tree is None and self.max_tree_nodes:
             try:

@@ -16,7 +16,7 @@ from envs.game import TERMINAL, Game
 from envs.rng import make_streams, uniform
 
 CHANCE_STREAM, ACTION_STREAM = 1, 2
-SAVED = ("state", "player", "legal", "obs", "num_decisions", "chance_streams", "action_streams")
+SAVED = ("state", "player", "legal", "obs", "num_decisions", "chance_streams", "game_streams", "action_streams")
 
 # Kernels that only read and write arrays they are given: without the GIL, so that plain threads run them side by side,
 # and without numba's reference counting, which would cost half of their speed (measured on Leduc). Not prange: its
@@ -45,6 +45,7 @@ class Buffers(NamedTuple):
     final_obs: np.ndarray
     num_decisions: np.ndarray
     chance_streams: np.ndarray
+    game_streams: np.ndarray
     probs: np.ndarray  # scratch per thread: [threads, C]
     earned: np.ndarray  # scratch per thread: [threads, P]
 
@@ -61,6 +62,7 @@ class VectorEnv:
         seed: of all randomness in here; the same seed gives the same bytes for any number of threads.
         truncate_after: cut a game off after so many decisions (null: play every game to its end).
         num_threads: worker threads of `step`; more than one pays from some ten thousand rows.
+        record: keep `game_streams`, which costs a few percent of `step`.
 
     Attributes:
         state: [B] of `game.state_dtype`, each at a decision of some player (never chance, never terminal).
@@ -73,16 +75,26 @@ class VectorEnv:
         final_obs: [B, P, *D], every player's infostate where a game was truncated; stale elsewhere.
         num_decisions: [B] int32, decisions made so far in the running game.
         action_streams, chance_streams: [B] uint64, the state of the two random streams of each row.
+        game_streams: [B] uint64, `chance_streams` as it was when the running game began: together with the players'
+            actions it tells the whole game (see `lit_rl.replay`). 0 where not known, as without `record`.
     """
 
-    def __init__(self, game: Game, num_envs: int, seed: int, truncate_after: int | None = None, num_threads: int = 1):
+    def __init__(
+        self,
+        game: Game,
+        num_envs: int,
+        seed: int,
+        truncate_after: int | None = None,
+        num_threads: int = 1,
+        record: bool = False,
+    ):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs}: needs at least one environment")
         if num_threads < 1:
             raise ValueError(f"num_threads={num_threads}: needs at least one thread")
         if truncate_after is not None and truncate_after < 1:
             raise ValueError(f"truncate_after={truncate_after}: needs at least one decision; use null for no limit")
-        self.game, self.num_envs, self.num_threads = game, num_envs, num_threads
+        self.game, self.num_envs, self.num_threads, self.record = game, num_envs, num_threads, record
         b, p, d = num_envs, game.num_players, game.obs_shape
         self._buffers = Buffers(
             state=np.zeros(b, game.state_dtype),
@@ -95,6 +107,7 @@ class VectorEnv:
             final_obs=np.zeros((b, p, *d), game.obs_dtype),
             num_decisions=np.zeros(b, np.int32),
             chance_streams=make_streams(b, seed, CHANCE_STREAM),
+            game_streams=np.zeros(b, np.uint64),
             probs=np.zeros((num_threads, game.num_chance_outcomes)),
             earned=np.zeros((num_threads, p)),
         )
@@ -104,7 +117,7 @@ class VectorEnv:
         bounds = np.linspace(0, b, min(num_threads, b) + 1).astype(np.int64).tolist()
         self._chunks = list(zip(bounds, bounds[1:], strict=False))
         self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "vector_env") if len(self._chunks) > 1 else None
-        self._reset, self._step = compile_driver(game, truncate_after)
+        self._reset, self._step = compile_driver(game, truncate_after, record)
         self.reset()
 
     def reset(self) -> None:
@@ -238,7 +251,7 @@ def _sample_uniform(thread, lo, hi, legal, streams, action):
 
 
 @cache
-def compile_driver(game: Game, truncate_after: int | None):
+def compile_driver(game: Game, truncate_after: int | None, record: bool = False):
     """The two kernels of one game: (reset(thread, lo, hi, *buffers), step(thread, lo, hi, action, *buffers)).
 
     They are closures over the game's functions, so numba compiles them once per process, on first call.
@@ -259,14 +272,17 @@ def compile_driver(game: Game, truncate_after: int | None):
 
     @njit
     def settle(state, streams, b, probs, earned, rewards):
-        """Let chance play and restart a finished game until a player is to move: (that player, the game ended)."""
-        ended = False
+        """Let chance play and restart a finished game until a player is to move.
+
+        Returns that player, whether a game ended, and the stream as it was when the new one began.
+        """
+        ended, began = False, streams[b]
         while True:
             player = current_player(state)
             if player >= 0:
-                return player, ended
+                return player, ended, began
             if player == TERMINAL:
-                ended = True
+                ended, began = True, streams[b]
                 init(state)
                 continue
             for c in range(num_outcomes):
@@ -292,8 +308,8 @@ def compile_driver(game: Game, truncate_after: int | None):
 
     @kernel
     def reset(
-        thread, lo, hi, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams, probs,
-        earned,
+        thread, lo, hi, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams,
+        game_streams, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
@@ -301,20 +317,22 @@ def compile_driver(game: Game, truncate_after: int | None):
             done[b] = truncated[b] = False
             num_decisions[b] = 0
             init(state[b])
-            player[b], _ = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
+            player[b], _, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
+            if record:
+                game_streams[b] = began
             show(state[b], player[b], legal[b], obs[b])
 
     @kernel
     def step(
         thread, lo, hi, action, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams,
-        probs, earned,
+        game_streams, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
                 rewards[b, p] = 0.0
             apply_action(state[b], action[b])
             pay(state[b], earned[thread], rewards[b])
-            mover, ended = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
+            mover, ended, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
             num_decisions[b] += 1
             if truncates:
                 truncated[b] = not ended and num_decisions[b] >= truncate_after
@@ -323,10 +341,12 @@ def compile_driver(game: Game, truncate_after: int | None):
                         final_obs[b, p] = 0
                         observe(state[b], p, final_obs[b, p])
                     init(state[b])
-                    mover, _ = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
+                    mover, _, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
                     ended = True
             if ended:
                 num_decisions[b] = 0
+                if record:
+                    game_streams[b] = began
             done[b] = ended
             player[b] = mover
             show(state[b], mover, legal[b], obs[b])

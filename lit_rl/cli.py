@@ -31,6 +31,7 @@ from callbacks.episode_stats import EpisodeStats
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.replay import Replay
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
@@ -42,7 +43,9 @@ from lit_rl.ppo import PPO
 from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
 from lit_rl.signals import Stopped, requests
 
-__all__ = ["PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "ScalarSchedule", "SelfPlayDataModule", "main"]
+__all__ = [
+    "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "Replay", "ScalarSchedule", "SelfPlayDataModule", "main",
+]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
 QUIET = (

@@ -5,6 +5,7 @@ Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ class Rollout:
     rewards: Tensor  # [T, B, P] float32
     done: Tensor  # [T, B] bool, the game ended with this decision
     bootstrap: Tensor  # [T, B, P] float32, value of going on where a game was cut off; 0 where it ended by its rules
+    game_stream: Tensor  # [T, B] int64, `VectorEnv.game_streams` bit by bit: where the game's chance came from
     played: Tensor  # [T, B] bool
     carried: int
     last_player: Tensor  # [B] int8, to move after the last step
@@ -91,10 +93,11 @@ def collect(
     logits = torch.empty(t, *env.legal.shape)
     log_prob, value = torch.empty(t, b), torch.empty(t, b)
     rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
+    game_stream = torch.empty(t, b, dtype=torch.int64)
     done, played = torch.empty(t, b, dtype=torch.bool), torch.ones(t, b, dtype=torch.bool)
     steps = dict(
         obs=obs, legal=legal, player=player, action=action, logits=logits, log_prob=log_prob, value=value,
-        rewards=rewards, done=done, bootstrap=bootstrap,
+        rewards=rewards, done=done, bootstrap=bootstrap, game_stream=game_stream,
     )  # fmt: skip
     if carried:
         for name, tensor in steps.items():
@@ -112,6 +115,7 @@ def collect(
         obs[i] = torch.from_numpy(env.obs)
         legal[i] = torch.from_numpy(env.legal)
         player[i] = torch.from_numpy(env.player)
+        game_stream[i] = torch.from_numpy(env.game_streams.view(np.int64))
         output = evaluate(obs[i], legal[i])
         logits[i] = output.logits / temperature
         value[i] = output.value

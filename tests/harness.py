@@ -24,9 +24,12 @@ ROOT = Path(__file__).parent.parent
 
 # name -> arguments of a short run that uses what the config has: schedules, averages, validation, logging
 RUNS = {
-    "kuhn_ppo": ["--config", "configs/kuhn_ppo.yaml", "--data.num_envs", "32", "--model.target_kl", "0.002"],
+    "kuhn_ppo": [
+        "--config", "configs/kuhn_ppo.yaml", "--data.num_envs", "32", "--model.target_kl", "0.002",
+        "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
+    ],
     "leduc_ppo": ["--config", "configs/leduc_ppo.yaml", "--data.num_envs", "32", "--data.num_steps", "8"],
-}
+}  # fmt: skip
 SHORT = [
     "--trainer.max_epochs", "60", "--trainer.check_val_every_n_epoch", "9", "--trainer.log_every_n_steps", "4",
     "--trainer.enable_progress_bar", "false", "--trainer.callbacks+=LastCheckpoint",
@@ -220,7 +223,7 @@ SABOTAGE = {f.__name__: f for f in (stop_after_batch, hang, second_run, full_dis
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of what a run is: weights, moments, games, random streams, rollout, schedules, curve and metrics.
+    """SHA-256 of what a run is: weights, moments, games, random streams, rollout, schedules, metrics and replay.
 
     Left out: clock times and paths.
     """
@@ -231,6 +234,8 @@ def digest(folder: Path) -> str:
     with (folder / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in csv.DictReader(file)]
     feed(hasher, [sorted(row.items()) for row in rows])
+    if (folder / "replay.jsonl").exists():
+        hasher.update((folder / "replay.jsonl").read_bytes())
     return hasher.hexdigest()
 
 

@@ -1,0 +1,147 @@
+"""The `litrl-replay` command: verify a replay by the rules and a checkpoint, or show one of its games.
+
+    litrl-replay verify <run>/replay.jsonl [--ckpt_path <run>/checkpoints/last.ckpt]
+    litrl-replay show <run>/replay.jsonl --game 17
+
+Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on stderr if a file is not to be trusted.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from envs.game import Game, load_game
+from lit_rl.errors import ArtefactError
+from lit_rl.policy import ActorCritic
+from lit_rl.replay import Position, check_rules, refusing, verify, weights_hash
+from lit_rl.replay_file import read
+
+OURS = ("envs", "lit_rl")  # packages whose code a replay or checkpoint may name; it may come from a stranger
+
+
+def allowed(path: str, more: list[str], where: str) -> str:
+    if not isinstance(path, str) or path.split(".")[0] not in (*OURS, *more):
+        raise ArtefactError(f"{where}: names {path}, code that is not ours; if you trust it, say --allow <package>")
+    return path
+
+
+def game_of(path: Path, more: list[str]) -> Game:
+    _, header = next(read(path))
+    try:
+        return load_game(allowed(header.get("game"), more, f"{path}, line 1"))
+    except ValueError as error:
+        raise ArtefactError(f"{path}, line 1: {error}") from None
+
+
+def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, str]:
+    """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
+
+    Only the network's name and numbers are read, never code.
+    """
+    try:
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        network = checkpoint["hyper_parameters"]["network"]
+        module, _, name = allowed(network["class_path"], more, str(ckpt_path)).rpartition(".")
+        factory = getattr(importlib.import_module(module), name)
+        if not (isinstance(factory, type) and issubclass(factory, ActorCritic)):
+            raise ArtefactError(f"{ckpt_path}: network {module}.{name} is no ActorCritic")
+        policy = factory(game, **network.get("init_args", {}))
+        weights = checkpoint["state_dict"].items()
+        policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights if k.startswith("policy.")})
+        states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]
+    except ArtefactError:
+        raise
+    except Exception as error:  # whatever a broken file makes the unpickler or the network stumble over
+        reason = str(error).splitlines()[0] if str(error) else ""
+        raise ArtefactError(
+            f"{ckpt_path}: no usable checkpoint of this game: {type(error).__name__} {reason}"
+        ) from None
+    policy.eval()
+    return policy, states[0]["weights"] if states else weights_hash(policy)
+
+
+def run_verify(args: argparse.Namespace) -> None:
+    game, policy, weights = game_of(args.file, args.allow), None, None
+    if args.ckpt_path is not None:
+        policy, weights = policy_of(args.ckpt_path, game, args.allow)
+    report = verify(args.file, game, policy, weights, args.tolerance)
+    if policy is not None and weights != weights_hash(policy):
+        raise ArtefactError(f"{args.ckpt_path}: its weights are not those it was saved with; take another checkpoint")
+    print(f"{args.file}: ok, {report.games} games, {report.decisions} decisions of {game.name} {game.version}")
+    if policy is not None:
+        print(
+            f"  by these weights: {report.games_of_weights} games, {report.decisions_of_weights} decisions; "
+            f"largest error of logits {report.max_logit_error:.2e}, of values {report.max_value_error:.2e}"
+        )
+        others = report.games - report.games_of_weights
+        print(f"  by other weights or precision: {others} games, rules and rewards checked only")
+
+
+def run_show(args: argparse.Namespace) -> None:
+    game, chosen, lines = game_of(args.file, args.allow), None, 0
+    for _, record in read(args.file):  # to the end: a broken file is refused, wherever it is broken
+        lines += 1
+        chosen = record if record.get("index") == args.game else chosen
+    if chosen is None:
+        args.refuse(f"--game {args.game}: {args.file} holds {lines - 1} games, numbered from 0")
+    with refusing(args.file, args.game + 2):
+        check_rules(game, chosen)
+        show(game, chosen)
+
+
+def show(game: Game, chosen: dict) -> None:
+    print(
+        "game {index} | iteration {iteration}, {decisions} decisions into the run, env row {row} | weights "
+        "{weights:.12} | temperature {temperature}".format(**chosen)
+    )
+    position, moves, names = Position(game), iter(chosen["moves"]), game.action_names
+    print(game.render(position.state))
+    for action in chosen["history"]:
+        if position.player < 0:
+            print(f"chance: {action}")
+        else:
+            move = next(moves)
+            probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
+            policy = ", ".join(f"{names[a] if names else a} {p:.3f}" for a, p in zip(move["legal"], probs))
+            name = names[action] if names else action
+            print(f"player {move['player']}: {name}   ({policy}; value {move['value']:+.3f})")
+        position.play(action)
+        print(f"  {game.render(position.state)}")
+    rewards = [sum(move["rewards"][p] for move in chosen["moves"]) for p in range(game.num_players)]
+    print(f"rewards {rewards}{' (cut off)' if chosen['truncated'] else ''}")
+
+
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("litrl-replay", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for run, what in ((run_verify, "play every game again and compare"), (run_show, "print one game, move by move")):
+        command = commands.add_parser(run.__name__.removeprefix("run_"), help=what, description=what)
+        command.set_defaults(run=run, refuse=command.error)
+        command.add_argument("file", type=Path, help="a replay.jsonl")
+        command.add_argument(
+            "--allow", nargs="+", default=[], metavar="PACKAGE", help="import games and networks from there too"
+        )
+        if run is run_show:
+            command.add_argument("--game", type=int, required=True, help="its index, from 0")
+        else:
+            command.add_argument("--ckpt_path", type=Path, help="hold logits and values against its weights")
+            command.add_argument("--tolerance", type=float, default=1e-6, help="of logits and values; default 1e-6")
+    parsed = parser.parse_args(args)
+    for path in filter(None, (parsed.file, getattr(parsed, "ckpt_path", None))):
+        if not path.is_file():
+            parser.error(f"{path}: no such file")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # what --allow names lies in the current folder
+    try:
+        parsed.run(parsed)
+    except ArtefactError as error:
+        print(f"error[3]: {error}", file=sys.stderr)
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()
