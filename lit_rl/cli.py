@@ -23,7 +23,6 @@ from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 # Imported so that the CLI knows them by their short names.
@@ -100,6 +99,11 @@ class LitRLCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.trainer.check_val_every_n_epoch is not None and config.trainer.check_val_every_n_epoch < 1:
+            raise ConfigError(
+                f"trainer.check_val_every_n_epoch={config.trainer.check_val_every_n_epoch}: needs at least 1; "
+                "trainer.limit_val_batches=0 switches validation off"
+            )
         path = config.get("ckpt_path")
         if path == "last":
             self.run_folder = _folder_of(config.get("config"))
@@ -121,8 +125,13 @@ class LitRLCLI(LightningCLI):
             super().instantiate_classes()
         except (ArtefactError, OSError):
             raise
-        except (ValueError, TypeError, MisconfigurationException) as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(str(error)) from error
+        for name, built in (("model", self.model), ("data", self.datamodule)):
+            if type(built) in (L.LightningModule, L.LightningDataModule):
+                raise ConfigError(
+                    f"{name}: needs a class_path, such as {'PPO' if name == 'model' else 'SelfPlayDataModule'}"
+                )
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
         """Lightning's, with a CSV log and the run folder <default_root_dir>/version_<n> whatever other loggers ask."""
@@ -227,6 +236,7 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(code)
     finally:
         release_run_folders()
+        requests.restore()
 
 
 if __name__ == "__main__":

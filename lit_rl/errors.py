@@ -9,6 +9,7 @@ from typing import get_args, get_type_hints
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 
 class ConfigError(ValueError):
@@ -25,7 +26,8 @@ class StorageError(OSError):
 
 def exit_code(error: BaseException) -> int:
     """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug)."""
-    for kind, code in ((ConfigError, 2), (ArtefactError, 3), (FloatingPointError, 4), (OSError, 5)):
+    kinds = (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (FloatingPointError, 4), (OSError, 5)
+    for kind, code in kinds:
         if isinstance(error, kind):
             return code
     return 1
@@ -42,7 +44,11 @@ def check_ranges(function: Callable, arguments: dict) -> None:
     for name, hint in get_type_hints(function).items():
         value = arguments.get(name)
         for kind in (hint, *get_args(hint)):
-            if value is None or not (isinstance(kind, type) and hasattr(kind, "_restrictions")):
+            if not (isinstance(kind, type) and hasattr(kind, "_restrictions")):
+                continue
+            if value is None and kind is hint and name in arguments:
+                raise ConfigError(f"{name}=null: needs a value")
+            if value is None:
                 continue
             try:
                 kind(value)

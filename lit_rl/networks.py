@@ -50,6 +50,8 @@ class MLP(ActorCritic):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise ValueError(f"hidden={list(hidden)}: needs at least one layer of at least one unit")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}")
         num_inputs = math.prod(game.obs_shape)
         self.policy_trunk = mlp(num_inputs, hidden, activation)
         self.value_trunk = self.policy_trunk if shared else mlp(num_inputs, hidden, activation)

@@ -203,7 +203,13 @@ def optimizer_and_scheduler(
     number of iterations or optimizer steps, which the trainer knows. Anything else is one of torch's own schedulers,
     built as the user wrote it; Lightning's ReduceLROnPlateau reads its `monitor` after each validation.
     """
-    optimizer = optimizer(parameters)
+    try:
+        optimizer = optimizer(parameters)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"optimizer: {error}") from error
+    for name, value in optimizer.defaults.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"optimizer: {name}={value} must be finite")
     if lr_schedule is None:
         return optimizer
     trainer = module.trainer

@@ -9,7 +9,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+HANDLED = {signal.SIGTERM: "_on_signal", signal.SIGINT: "_on_signal", signal.SIGALRM: "_on_alarm"}
 GRACE = 4.0  # seconds until the end of the batch; then the run leaves with the checkpoint it has
 
 
@@ -38,13 +40,20 @@ class _Requests:
     def __init__(self) -> None:
         self.received, self.deferred = 0, False
         self.forward: Callable[[int], None] | None = None  # to the processes of the other ranks
+        self._before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Take over both signals, also where a parent (nohup, a background shell) had them ignored."""
         self.received, self.deferred = 0, False
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
-        signal.signal(signal.SIGALRM, self._on_alarm)
+        for signum, handler in HANDLED.items():
+            before = signal.signal(signum, getattr(self, handler))
+            self._before.setdefault(signum, before)
+
+    def restore(self) -> None:
+        """Give the signals back to whoever had them before the first `install`."""
+        self.clear_alarm()
+        while self._before:
+            signal.signal(*self._before.popitem())
 
     def clear_alarm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)

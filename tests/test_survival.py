@@ -11,13 +11,16 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from harness import RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
+from harness import ROOT, RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
 
 from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, verify
 from lit_rl.errors import ArtefactError, StorageError
@@ -180,6 +183,40 @@ def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undistu
     best = json.loads((moved / "summary.json").read_text())
     assert Path(best["best_checkpoint"]).parent == moved / "checkpoints"
     assert best["best_nash_conv"] == json.loads((folder / "summary.json").read_text())["best_nash_conv"]
+
+
+def test_two_ranks_go_on_bit_by_bit(tmp_path):
+    """SIGTERM to the first of two processes, in the middle of an iteration; both stop, both go on with their games."""
+    (tmp_path / "stopper.py").write_text(
+        "import lightning as L, os, signal\n"
+        "class Stopper(L.Callback):\n"
+        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
+        "        if trainer.global_rank == 0 and os.environ.get('STOP') == str(trainer.global_step):\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+
+    def run(args: list[str], stop: str = "") -> tuple[int, str]:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "STOP": stop}
+        command = [sys.executable, "-W", "ignore", "-m", "lit_rl.cli", *args]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        return done.returncode, done.stderr
+
+    base = [
+        "fit", "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--trainer.devices", "2", "--trainer.strategy",
+        "ddp", "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2", "--trainer.log_every_n_steps",
+        "1", "--trainer.enable_progress_bar", "false", "--trainer.callbacks+=stopper.Stopper",
+    ]  # fmt: skip
+    code, err = run([*base, "--trainer.default_root_dir", "whole"])
+    assert code == 0, err[-3000:]
+    code, err = run([*base, "--trainer.default_root_dir", "cut"], stop="4")
+    assert code == 143, err[-3000:]
+    folder = tmp_path / "cut" / "version_0"
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5  # of 2 an iteration
+    code, err = run([*resume_arguments(folder), "--trainer.devices", "1", "--trainer.strategy", "auto"])
+    assert code == 2 and "trainer.devices: the checkpoint is of a run on 2 device(s), this one has 1" in err
+    code, err = run(resume_arguments(folder))
+    assert code == 0, err[-3000:]
+    assert digest(folder) == digest(tmp_path / "whole" / "version_0")
 
 
 def test_validation_changes_nothing(litrl, tmp_path, undisturbed):
@@ -419,3 +456,29 @@ def test_what_is_not_plain_data_is_not_written(tmp_path):
         checkpoint["state_dict"]["w"][7] = torch.nan
         VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(tmp_path):
+    """Twenty minutes of training: the resident set grows by less than 1 MB an hour once it is warm."""
+    command = [
+        sys.executable, "-W", "ignore", "-m", "lit_rl.cli", "fit", "--config", str(ROOT / "configs" / "leduc_ppo.yaml"),
+        "--trainer.max_epochs", "1000000", "--trainer.check_val_every_n_epoch", "50", "--trainer.enable_progress_bar",
+        "false", "--trainer.callbacks+=LastCheckpoint", "--trainer.callbacks.every_seconds", "5",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    run = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
+    pages, began = [], time.monotonic()
+    try:
+        while (elapsed := time.monotonic() - began) < 1200:
+            time.sleep(2)
+            assert run.poll() is None
+            resident = int(Path(f"/proc/{run.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            pages.append((elapsed / 3600, resident / 1e6))
+    finally:
+        run.terminate()
+        assert run.wait(10) == 143
+    hours, megabytes = np.array([page for page in pages if page[0] > 1 / 12]).T  # the first five minutes warm up
+    slope = np.polyfit(hours, megabytes, 1)[0]
+    print(f"\nresident set {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB over fifteen minutes, {slope:+.2f} MB/h")
+    assert slope < 1.0
