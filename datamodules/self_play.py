@@ -16,6 +16,7 @@ from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.errors import ArtefactError, ConfigError, check_ranges
+from lit_rl.resume import of_every_rank
 from lit_rl.rollout import Rollout, collect
 
 SHUFFLE_STREAM = 3
@@ -166,9 +167,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             "rollout": None if rollout is None else {f.name: getattr(rollout, f.name) for f in fields(rollout)},
             "cursor": self.loader.cursor,
         }
-        ranks = [mine] * self.trainer.world_size
-        if len(ranks) > 1:
-            torch.distributed.all_gather_object(ranks, mine)
+        ranks = of_every_rank(self.trainer, mine)
         return {"game": self.game.name, "version": self.game.version, "ranks": ranks}
 
     def load_state_dict(self, state_dict: dict) -> None:

@@ -67,15 +67,17 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write <run>/config.yaml atomically, ready to run again."""
+    """Write <run>/config.yaml, ready to run again; atomically, and only once a checkpoint to go on from has fitted."""
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Lightning would write it here, before the checkpoint is loaded."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
-        if stage == "fit" and trainer.is_global_zero and not self.already_saved:
+        if log_dir is not None and trainer.is_global_zero:
             Path(log_dir).mkdir(parents=True, exist_ok=True)
             text = self.parser.dump(self.config, skip_none=False)
             replace_file(Path(log_dir) / self.config_filename, text.encode())
-            self.already_saved = True
 
 
 class LitRLCLI(LightningCLI):

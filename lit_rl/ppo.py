@@ -33,7 +33,7 @@ from lit_rl.log import is_log_iteration
 from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
-from lit_rl.resume import check_fits, stamp
+from lit_rl.resume import check_fits, of_every_rank, stamp
 from lit_rl.returns import gae
 from lit_rl.rollout import Rollout
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
@@ -178,11 +178,12 @@ class PPO(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         stamp(self, checkpoint)
-        checkpoint["iteration"] = {"metrics": self._metrics, "stopped": self._stopped}
+        checkpoint["iteration"] = {"metrics": of_every_rank(self.trainer, self._metrics), "stopped": self._stopped}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         check_fits(self, checkpoint)
-        self._metrics = list(checkpoint["iteration"]["metrics"])
+        ranks = checkpoint["iteration"]["metrics"]
+        self._metrics = list(ranks[self.global_rank]) if self.global_rank < len(ranks) else []
         self._stopped = bool(checkpoint["iteration"]["stopped"])
 
     def on_train_start(self) -> None:

@@ -11,6 +11,14 @@ import torch
 from lit_rl.errors import ArtefactError
 
 
+def of_every_rank(trainer: L.Trainer, mine) -> list:
+    """`mine` of each rank, in their order; call it on all of them. (Lightning saves the first rank's state alone.)"""
+    ranks = [mine] * trainer.world_size
+    if len(ranks) > 1:
+        torch.distributed.all_gather_object(ranks, mine)
+    return ranks
+
+
 def stamp(module: L.LightningModule, checkpoint: dict) -> None:
     """Write into `checkpoint` whose it is: checkpoint["run"], copied to the manifest; and what bits depend on."""
     checkpoint["run"] = {
