@@ -210,3 +210,52 @@ def test_a_row_without_a_legal_action_is_an_error(kuhn, dtype):
         env.sample(np.full((8, 2), 0.5, dtype).astype(np.float32))
     with pytest.raises(IllegalActionError, match="env row 5"):
         env.step(env.sample_uniform())
+
+
+def fuzzed_action(env: VectorEnv, rng: np.random.Generator):
+    """An action array with at least one thing wrong, or (one in eight) a legal one in some integer dtype."""
+    kind = rng.integers(8)
+    good = env.sample_uniform()
+    if kind == 0:
+        return good.astype(rng.choice([np.int8, np.uint8, np.int16, np.int32, np.uint64]))
+    if kind == 1:
+        return good.astype(rng.choice([np.float32, np.float64, np.bool_, np.complex64]))
+    if kind == 2:
+        return (good[:-1], np.append(good, 0), good[:, None], good[:0])[rng.integers(4)]
+    bad = good.astype(np.int64)
+    row = rng.integers(env.num_envs)
+    illegal = np.flatnonzero(~env.legal[row])
+    outside = [-1, env.game.num_actions, 2**62, -(2**63), 2**31, -2]
+    bad[row] = rng.choice(illegal) if kind < 5 and len(illegal) else outside[rng.integers(len(outside))]
+    return bad
+
+
+def fuzz_actions(game, count: int) -> dict[str, int]:
+    """Step with `count` fuzzed arrays: what is refused leaves every byte of the env as it was."""
+    env, rng, tally = VectorEnv(game, 5, seed=1), np.random.default_rng(1), {}
+    for _ in range(count):
+        action = fuzzed_action(env, rng)
+        before = env.save()
+        legal = action.dtype.kind in "iu" and action.shape == (5,)
+        legal = legal and all(0 <= a < game.num_actions and env.legal[b, a] for b, a in enumerate(action))
+        try:
+            env.step(action)
+            outcome = "played"
+        except (IllegalActionError, TypeError, ValueError) as error:
+            outcome = type(error).__name__
+            assert env.save() == before
+        assert (outcome == "played") == legal, action
+        tally[outcome] = tally.get(outcome, 0) + 1
+    return tally
+
+
+def test_fuzzed_actions(any_game):
+    tally = fuzz_actions(any_game, 3000)
+    assert min(tally.values()) > 100 and len(tally) == 4
+
+
+@pytest.mark.slow
+def test_a_million_fuzzed_actions(any_game, capsys):
+    tally = fuzz_actions(any_game, 1_000_000)
+    with capsys.disabled():
+        print(f"\n{any_game.name}: {tally}, state untouched by all that were refused")
