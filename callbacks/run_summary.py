@@ -18,7 +18,7 @@ class RunSummary(L.Callback):
     """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
 
     After a fit the run folder also holds summary.json and learning_curve.png. NashConv = sum over players of what a
-    best response gains; exploitability = that / players. `litrl predict` writes <run>/policy.csv, the exported policy.
+    best response gains; exploitability = that / players. `litrl predict` writes the exported policy: policy.csv.
 
     Args:
         plot: draw the learning curve.
@@ -52,10 +52,11 @@ class RunSummary(L.Callback):
     on_test_end = on_validation_end
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
-        """Write <run>/policy.csv: each infostate (player, obs) with the probability of each action."""
-        folder = Path(trainer.log_dir or ".")  # on every rank: Lightning broadcasts it
+        """Write policy.csv: each infostate (player, obs) with the probability of each action."""
         if not trainer.is_global_zero:
             return
+        checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
+        folder = checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
         tree: GameTree = batch
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
         path = folder / "policy.csv"

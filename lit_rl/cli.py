@@ -144,7 +144,7 @@ class LitRLCLI(LightningCLI):
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
                     _offline_if_unreachable(logger)
-            own = [self._run_logger(Path(trainer.default_root_dir or "runs"))]
+            own = [self._run_logger(Path(trainer.default_root_dir or "runs"))] if self.subcommand == "fit" else []
             kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
             kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
@@ -158,9 +158,7 @@ class LitRLCLI(LightningCLI):
             self.config[self.subcommand]["ckpt_path"] = None  # the saved config.yaml describes the run, not its rescue
         return super().instantiate_trainer(**kwargs)
 
-    def _run_logger(self, root: Path) -> Logger:
-        if self.subcommand != "fit":
-            return CSVLogger(root, name="")
+    def _run_logger(self, root: Path) -> RunLogger:
         if rank_zero_only.rank != 0:
             return RunLogger(root / "version_of_rank_0")
         folder = self.run_folder or claim_run_folder(root)
