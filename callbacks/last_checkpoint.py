@@ -51,6 +51,9 @@ class LastCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict) -> None:
         self._rows, self._steps = state_dict["rows"], state_dict["steps"]
 
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
+        checkpoint["quiescent"] = self._steps is not None  # this callback's own saves, of which there are no better
+
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         """Let ModelCheckpoint know its files again where the run folder was moved."""
         for callback in trainer.checkpoint_callbacks:

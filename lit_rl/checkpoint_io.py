@@ -122,21 +122,22 @@ def verify(path: Path) -> dict:
 
 
 def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
-    """The verified checkpoint in `folder` with the highest sequence number, and why others were refused.
+    """The newest verified checkpoint in `folder` to go on from, and why others were refused.
 
-    Without a manifest the optimizer steps recorded inside decide.
+    The highest sequence number among those that `callbacks.LastCheckpoint` saved; one saved during a validation, which
+    would not be logged again, only where there is no other. Without a manifest the optimizer steps inside decide.
     """
     good, refused = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
             entry = verify(path)
             step = -1 if entry else int(torch.load(path, weights_only=True, map_location="cpu")["global_step"])
-            good.append((entry.get("sequence", -1), step, path))
+            good.append((entry.get("quiescent", False), entry.get("sequence", -1), step, path))
         except ArtefactError as error:
             refused.append(str(error).split(";")[0])
         except Exception as error:
             refused.append(f"checkpoint {path}: cannot be loaded ({_first_line(error)})")
-    return (max(good)[2] if good else None), refused
+    return (max(good)[-1] if good else None), refused
 
 
 def remove_stages(folder: Path) -> list[str]:
@@ -230,6 +231,7 @@ def _add_to_manifest(path: Path, data: bytes, checkpoint: dict[str, Any]) -> Non
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
         "global_step": int(checkpoint.get("global_step", 0)),
+        "quiescent": bool(checkpoint.get("quiescent", False)),  # saved between two minibatches, not during validation
         **checkpoint.get("run", {}),
     }
     manifest = {"schema": 1, "checkpoints": sorted([*others, *same, new], key=lambda entry: entry["sequence"])}

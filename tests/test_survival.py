@@ -185,6 +185,16 @@ def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undistu
     assert best["best_nash_conv"] == json.loads((folder / "summary.json").read_text())["best_nash_conv"]
 
 
+def test_last_is_no_checkpoint_taken_during_a_validation(tmp_path):
+    """best.ckpt may be the newest file, but the row of metrics of its validation would be missing afterwards."""
+    checkpoint = small_checkpoint(3)
+    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"quiescent": True}, tmp_path / "last.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"global_step": 4}, tmp_path / "best.ckpt")
+    assert newest_verified(tmp_path)[0].name == "last.ckpt"
+    (tmp_path / "last.ckpt").write_bytes(b"")
+    assert newest_verified(tmp_path)[0].name == "best.ckpt"
+
+
 def test_two_ranks_go_on_bit_by_bit(tmp_path):
     """SIGTERM to the first of two processes, in the middle of an iteration; both stop, both go on with their games."""
     (tmp_path / "stopper.py").write_text(
