@@ -1,0 +1,194 @@
+"""R-NaD by self-play: policy learning held close to a reference policy that follows at a distance.
+
+Regularised Nash dynamics (Perolat et al. 2021, arXiv 2002.08456; DeepNash, Perolat et al. 2022, arXiv 2206.15378).
+Self-play alone circles around an equilibrium; a penalty for leaving a reference policy makes it converge, to a point
+between the two; the reference then moves there, and so on to the equilibrium itself.
+"""
+
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from envs.exact import GameTree
+from envs.game import load_game
+from lit_rl import losses
+from lit_rl.batches import Batch, minibatches
+from lit_rl.errors import check_ranges
+from lit_rl.log import is_log_iteration
+from lit_rl.networks import MLP
+from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
+from lit_rl.references import Magnet, ReferenceFactory
+from lit_rl.returns import gae
+from lit_rl.rollout import Rollout
+from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
+
+
+class RNaD(L.LightningModule):
+    """Regularised Nash dynamics by self-play.
+
+    Args:
+        game: import path of the game (the CLI copies it from data.game).
+        network: builds the policy and value network for the game.
+        reference: builds the reference policy, see `lit_rl.references`.
+        optimizer: torch optimizer; its learning rate is what `lr_schedule` scales.
+        lr_schedule: a schedule of `lit_rl.schedules` (a factor on the learning rate over the whole run), or one of
+            torch's own schedulers by class path.
+        lr_interval: advance `lr_schedule` once per iteration or once per optimizer step.
+        update_epochs: passes over each rollout.
+        num_minibatches: minibatches per pass.
+        gamma: discount per own decision.
+        gae_lambda: lambda of generalised advantage estimation.
+        clip: bound on how far the probability ratio may leave 1.
+        value_coef: beta, weight of the value loss.
+        entropy_coef: gamma_H, weight of the entropy bonus, in reward units per nat.
+        reference_coef: alpha, weight of KL(pi || pi_ref), in reward units per nat.
+        average_advantages: learn from the mean advantage of each infostate and action (see
+            `lit_rl.merge.mean_advantages`).
+        ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
+            exports the weights themselves.
+        whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
+            cuts games at the end of each rollout, for games much longer than that.
+        visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
+            drawn there as much as the policy expects (see `lit_rl.merge.infostate_weights`); null counts every
+            decision the same.
+        merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
+    """
+
+    fixed_during_fit = ("update_epochs", "num_minibatches")  # the loader's length is known to Lightning
+    sampling_temperature = 1.0  # the policy that is regularised is the one that plays
+
+    def __init__(
+        self,
+        game: str,
+        network: NetworkFactory = MLP,
+        reference: ReferenceFactory = Magnet,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, eps=1e-5),
+        lr_schedule: Schedule | LRSchedulerCallable | None = None,
+        lr_interval: LRInterval = "iteration",
+        update_epochs: PositiveInt = 2,
+        num_minibatches: PositiveInt = 1,
+        gamma: ClosedUnitInterval = 1.0,
+        gae_lambda: ClosedUnitInterval = 0.95,
+        clip: PositiveFloat = 0.2,
+        value_coef: NonNegativeFloat = 0.5,
+        entropy_coef: NonNegativeFloat = 0.05,
+        reference_coef: NonNegativeFloat = 1.0,
+        average_advantages: bool = False,
+        ema_decay: ClosedUnitInterval | None = None,
+        whole_games: bool = True,
+        visit_exponent: ClosedUnitInterval | None = None,
+        merge_rows: bool = True,
+    ):
+        check_ranges(RNaD.__init__, locals())
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for name in ("network", "reference", "optimizer", "lr_schedule"):  # the CLI gives class paths; code stays out
+            if not isinstance(self.hparams[name], dict):
+                self.hparams.pop(name)
+        self.game = load_game(game)
+        self.policy = network(self.game)
+        self.average = None
+        if ema_decay is not None:
+            self.average = AveragedModel(self.policy, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+            self.average.requires_grad_(False)
+        self.reference = reference(self.policy, self.game)
+        self.optimizer, self.lr_schedule, self.lr_interval = optimizer, lr_schedule, lr_interval
+        self.update_epochs, self.num_minibatches = update_epochs, num_minibatches
+        self.gamma, self.gae_lambda, self.clip = gamma, gae_lambda, clip
+        self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
+        self.average_advantages = average_advantages
+        self.whole_games, self.visit_exponent, self.merge_rows = whole_games, visit_exponent, merge_rows
+        self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
+        self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
+        self._metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
+
+    @property
+    def batches_per_iteration(self) -> int:
+        return self.update_epochs * self.num_minibatches
+
+    def export_policy(self) -> nn.Module:
+        """What a user would ship: the average of the weights if there is one, else the weights as they are."""
+        return self.policy if self.average is None else self.average.module
+
+    def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
+        """Advantages for the rollout, then `update_epochs` shuffled passes of `num_minibatches` batches each.
+
+        Raises:
+            ConfigError: fewer valid decisions than minibatches.
+        """
+        advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
+        return minibatches(
+            rollout, advantages, advantages + rollout.value, valid, update_epochs=self.update_epochs,
+            num_minibatches=self.num_minibatches, visit_exponent=self.visit_exponent, merge_rows=self.merge_rows,
+            generator=generator, average_advantages=self.average_advantages,
+        )  # fmt: skip
+
+    def on_train_epoch_start(self) -> None:
+        self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
+        self._metrics.clear()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        output = self.policy(batch.obs, batch.legal)
+        log_probs = torch.log_softmax(output.logits, dim=-1)  # [M, A]
+        log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
+        counts = torch.zeros(len(batch.obs), device=log_prob.device).index_add_(0, batch.row, batch.state_weight)  # [M]
+        reference = self.reference(batch.obs, batch.legal, log_probs.detach(), counts)  # [M, A]
+        policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantages, self.clip)  # [N]
+        value_loss = losses.value_loss(value, batch.returns, batch.value, None)  # [N]
+        entropy = losses.entropy(log_probs)[batch.row]  # [N]
+        reference_kl = losses.reference_kl(log_probs, reference)[batch.row]  # [N]
+        self.loss_terms = {
+            "policy_loss": (policy_loss * batch.action_weight).mean(),
+            "value_loss": (value_loss * batch.state_weight).mean(),
+            "entropy": (entropy * batch.state_weight).mean(),
+            "reference_kl": (reference_kl * batch.state_weight).mean(),
+        }
+        loss = (
+            self.loss_terms["policy_loss"]
+            + self.value_coef * self.loss_terms["value_loss"]
+            - self.entropy_coef * self.loss_terms["entropy"]
+            + self.reference_coef * self.loss_terms["reference_kl"]
+        )
+        with torch.no_grad():
+            self._metrics.append(
+                {name: term.detach() for name, term in self.loss_terms.items()}
+                | {
+                    "loss": loss.detach(),
+                    "approx_kl": losses.approx_kl(log_prob, batch.log_prob).mean(),
+                    "clip_fraction": losses.clip_fraction(log_prob, batch.log_prob, self.clip).mean(),
+                    "explained_variance": losses.explained_variance(batch.value, batch.returns),
+                }
+            )
+        return loss
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.average is not None:
+            self.average.update_parameters(self.policy)
+        if batch_idx + 1 == self.batches_per_iteration:  # here, so that a checkpoint after this minibatch has it
+            self.reference.update(self.policy, self.trainer.current_epoch)
+
+    def on_train_epoch_end(self) -> None:
+        if self._metrics and is_log_iteration(self.trainer):
+            means = {f"train/{k}": torch.stack([m[k] for m in self._metrics]).mean() for k in self._metrics[0]}
+            means |= {f"reference/{k}": v.float() for k, v in self.reference.metrics().items()}
+            self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
+
+    def validation_step(self, tree: GameTree, batch_idx: int) -> None:
+        self.log_dict(exact_metrics(self.export_policy(), tree), batch_size=1)
+
+    test_step = validation_step
+
+    def predict_step(self, tree: GameTree, batch_idx: int) -> Tensor:
+        """Action probabilities [R, A] of the exported policy at every infostate of the game tree."""
+        return torch.from_numpy(policy_table(self.export_policy(), tree))
+
+    def configure_optimizers(self):
+        return optimizer_and_scheduler(
+            self, self.policy.parameters(), self.optimizer, self.lr_schedule, self.lr_interval
+        )
