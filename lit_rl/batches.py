@@ -42,6 +42,7 @@ def minibatches(
     merge_rows: bool,
     generator: torch.Generator,
     average_advantages: bool = False,
+    unbiased: bool = False,
 ) -> Iterator[Batch]:
     """`update_epochs` shuffled passes of `num_minibatches` batches each over the decisions that are `valid`.
 
@@ -70,11 +71,11 @@ def minibatches(
             seen, which = (first, row[i]) if merged else (i, torch.arange(len(i)))
             mine = advantages[i]
             if average_advantages:
-                mine = mean_advantages(row[i], action[i], log_prob[i], mine, num_actions)
+                mine = mean_advantages(row[i], action[i], mine, num_actions)
             state_weight = action_weight = torch.ones(len(i))
             if visit_exponent is not None:
                 state_weight, action_weight = infostate_weights(
-                    row[i], action[i], log_prob[i], num_actions, visit_exponent
+                    row[i], action[i], log_prob[i], num_actions, visit_exponent, unbiased
                 )
             yield Batch(
                 obs[seen], legal[seen], which, action[i], log_prob[i], value[i], mine, returns[i],

@@ -23,7 +23,7 @@ from lit_rl.errors import ConfigError, one_line
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 
-__all__ = ["PPO", "RNaD", "EpisodeStats", "GradNorm", "ScalarSchedule", "SelfPlayDataModule", "main"]
+__all__ = ["PPO", "EpisodeStats", "GradNorm", "RNaD", "ScalarSchedule", "SelfPlayDataModule", "main"]
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary)  # unless the config lists the class itself
 QUIET = (

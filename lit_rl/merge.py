@@ -29,7 +29,12 @@ def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def infostate_weights(
-    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
+    row: Tensor,
+    action: Tensor,
+    log_prob: Tensor,
+    num_actions: int,
+    visit_exponent: float,
+    unbiased: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
 
@@ -49,32 +54,26 @@ def infostate_weights(
     visits = torch.bincount(row)[row].float()
     drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
     state_weight = visits ** (visit_exponent - 1)
-    action_weight = state_weight * log_prob.exp() * visits / drawn
+    probs = log_prob.exp()
+    if unbiased:
+        probs = probs / -torch.expm1(visits * torch.log1p(-probs.clamp_max(1 - 1e-6)))
+    action_weight = state_weight * probs * visits / drawn
     return state_weight / state_weight.mean(), action_weight / action_weight.mean()
 
 
-def mean_advantages(row: Tensor, action: Tensor, log_prob: Tensor, advantages: Tensor, num_actions: int) -> Tensor:
-    """Give each decision the mean advantage of its infostate and action, centred by the policy: [N] float32.
+def mean_advantages(row: Tensor, action: Tensor, advantages: Tensor, num_actions: int) -> Tensor:
+    """Give each of N decisions the mean advantage of its infostate and action: [N] float32.
 
-        A(s, a) = mean over the decisions at s that took a,
-        A'(s, a) = A(s, a) - sum over drawn b of pi(b|s) A(s, b) / sum over drawn b of pi(b|s)
+        A(s, a) = mean over the decisions at s that took a
 
-    The mean halves nothing in expectation, but a loss that treats signs differently (a clipped ratio) then sees the
-    sign of the infostate's advantage and not of one game's luck. Centring makes an action that was the only one drawn
-    neutral, and takes the critic's error at s out. Where every action was drawn both leave the unclipped gradient as
-    it is. As in expected policy gradients (Ciosek and Whiteson 2018); the centring over drawn actions is ours.
+    Without a clip this changes no gradient. A clipped ratio treats signs differently, and then sees the sign of the
+    mean instead of one game's luck.
 
     Args:
-        row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
+        row [N]: which infostate each decision belongs to; action [N]; num_actions: A.
     """
     key = row * num_actions + action
-    size = (int(row.max()) + 1) * num_actions
-    drawn = torch.bincount(key, minlength=size).double()
-    mean = torch.bincount(key, weights=advantages.double(), minlength=size) / drawn.clamp_min(1)
-    probs = torch.bincount(key, weights=log_prob.double().exp(), minlength=size) / drawn.clamp_min(1)
-    mean, probs = mean.view(-1, num_actions), probs.view(-1, num_actions)
-    centre = (probs * mean).sum(1) / probs.sum(1).clamp_min(1e-30)
-    return (mean - centre.unsqueeze(1)).view(-1)[key].float()
+    return (torch.bincount(key, weights=advantages.double()) / torch.bincount(key))[key].float()
 
 
 @njit

@@ -6,6 +6,7 @@ between the two; the reference then moves there, and so on to the equilibrium it
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import lightning as L
 import torch
@@ -20,10 +21,11 @@ from lit_rl import losses
 from lit_rl.batches import Batch, minibatches
 from lit_rl.errors import check_ranges
 from lit_rl.log import is_log_iteration
+from lit_rl.merge import merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
 from lit_rl.references import Magnet, ReferenceFactory
-from lit_rl.returns import gae
+from lit_rl.returns import gae, two_player_v_trace
 from lit_rl.rollout import Rollout
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
@@ -65,6 +67,7 @@ class RNaD(L.LightningModule):
     def __init__(
         self,
         game: str,
+        form: Literal["kl", "neurd"] = "kl",
         network: NetworkFactory = MLP,
         reference: ReferenceFactory = Magnet,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1e-3, eps=1e-5),
@@ -78,7 +81,11 @@ class RNaD(L.LightningModule):
         value_coef: NonNegativeFloat = 0.5,
         entropy_coef: NonNegativeFloat = 0.05,
         reference_coef: NonNegativeFloat = 1.0,
+        eta: NonNegativeFloat = 0.2,
+        neurd_threshold: PositiveFloat = 2.0,
+        neurd_clip: PositiveFloat = 10_000.0,
         average_advantages: bool = False,
+        unbiased: bool = False,
         ema_decay: ClosedUnitInterval | None = None,
         whole_games: bool = True,
         visit_exponent: ClosedUnitInterval | None = None,
@@ -90,7 +97,7 @@ class RNaD(L.LightningModule):
         for name in ("network", "reference", "optimizer", "lr_schedule"):  # the CLI gives class paths; code stays out
             if not isinstance(self.hparams[name], dict):
                 self.hparams.pop(name)
-        self.game = load_game(game)
+        self.game, self.form = load_game(game), form
         self.policy = network(self.game)
         self.average = None
         if ema_decay is not None:
@@ -101,7 +108,8 @@ class RNaD(L.LightningModule):
         self.update_epochs, self.num_minibatches = update_epochs, num_minibatches
         self.gamma, self.gae_lambda, self.clip = gamma, gae_lambda, clip
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
-        self.average_advantages = average_advantages
+        self.eta, self.neurd_threshold, self.neurd_clip = eta, neurd_threshold, neurd_clip
+        self.average_advantages, self.unbiased = average_advantages, unbiased
         self.whole_games, self.visit_exponent, self.merge_rows = whole_games, visit_exponent, merge_rows
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
@@ -121,12 +129,36 @@ class RNaD(L.LightningModule):
         Raises:
             ConfigError: fewer valid decisions than minibatches.
         """
-        advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
+        if self.form == "kl":
+            advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
+            returns = advantages + rollout.value
+        else:
+            if not rollout.notes:  # once per rollout: a run resumed in its middle has newer weights
+                rollout.notes.update(self._v_trace(rollout))
+            returns, advantages, valid = (rollout.notes[name] for name in ("returns", "advantages", "valid"))
         return minibatches(
-            rollout, advantages, advantages + rollout.value, valid, update_epochs=self.update_epochs,
+            rollout, advantages, returns, valid, update_epochs=self.update_epochs,
             num_minibatches=self.num_minibatches, visit_exponent=self.visit_exponent, merge_rows=self.merge_rows,
-            generator=generator, average_advantages=self.average_advantages,
+            generator=generator, average_advantages=self.average_advantages, unbiased=self.unbiased,
         )  # fmt: skip
+
+    @torch.no_grad()
+    def _v_trace(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Two-player v-trace of the whole rollout: values of the target network, policy as it is now, reference."""
+        obs, legal = rollout.obs.flatten(0, 1), rollout.legal.flatten(0, 1)
+        first, row = merge_equal_rows(obs, legal)
+        obs, legal = obs[first].to(self.device), legal[first].to(self.device)
+        log_probs = torch.log_softmax(self.policy(obs, legal).logits, dim=-1)  # [M, A]
+        counts = torch.bincount(row).to(self.device).float()
+        kl = losses.reference_kl(log_probs, self.reference(obs, legal, log_probs, counts)).cpu()[row]
+        value = self.export_policy()(obs, legal).value.cpu()[row]
+        log_prob = log_probs.cpu()[row, rollout.action.flatten()]
+        shape = rollout.action.shape
+        returns, advantages, valid = two_player_v_trace(
+            rollout, value.view(shape), log_prob.view(shape), kl.view(shape),
+            eta=self.eta, gamma=self.gamma, trace_lambda=self.gae_lambda,
+        )  # fmt: skip
+        return {"returns": returns, "advantages": advantages, "valid": valid}
 
     def on_train_epoch_start(self) -> None:
         self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
@@ -138,22 +170,24 @@ class RNaD(L.LightningModule):
         log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
         counts = torch.zeros(len(batch.obs), device=log_prob.device).index_add_(0, batch.row, batch.state_weight)  # [M]
         reference = self.reference(batch.obs, batch.legal, log_probs.detach(), counts)  # [M, A]
-        policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantages, self.clip)  # [N]
+        if self.form == "kl":
+            policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantages, self.clip)  # [N]
+            policy_loss = policy_loss * batch.action_weight
+        else:
+            policy_loss = self._neurd(output.logits, log_probs.detach(), reference, batch)  # [N]
         value_loss = losses.value_loss(value, batch.returns, batch.value, None)  # [N]
         entropy = losses.entropy(log_probs)[batch.row]  # [N]
         reference_kl = losses.reference_kl(log_probs, reference)[batch.row]  # [N]
         self.loss_terms = {
-            "policy_loss": (policy_loss * batch.action_weight).mean(),
+            "policy_loss": policy_loss.mean(),
             "value_loss": (value_loss * batch.state_weight).mean(),
             "entropy": (entropy * batch.state_weight).mean(),
             "reference_kl": (reference_kl * batch.state_weight).mean(),
         }
-        loss = (
-            self.loss_terms["policy_loss"]
-            + self.value_coef * self.loss_terms["value_loss"]
-            - self.entropy_coef * self.loss_terms["entropy"]
-            + self.reference_coef * self.loss_terms["reference_kl"]
-        )
+        loss = self.loss_terms["policy_loss"] + self.value_coef * self.loss_terms["value_loss"]
+        if self.form == "kl":
+            loss = loss - self.entropy_coef * self.loss_terms["entropy"]
+            loss = loss + self.reference_coef * self.loss_terms["reference_kl"]
         with torch.no_grad():
             self._metrics.append(
                 {name: term.detach() for name, term in self.loss_terms.items()}
@@ -166,12 +200,24 @@ class RNaD(L.LightningModule):
             )
         return loss
 
+    def _neurd(self, logits: Tensor, log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
+        """NeuRD loss [N] on Q(a) = V - eta log(pi / rho)(a) + 1[a = a_t] d / mu(a_t), centred by pi."""
+        row, legal = batch.row, batch.legal
+        regular = torch.where(legal, -self.eta * (log_probs - reference), 0.0)  # [M, A]
+        sampled = batch.advantages * (batch.action_weight / batch.state_weight) * (-batch.log_prob).exp()  # [N]
+        q = regular[row].scatter_add(1, batch.action.unsqueeze(1), sampled.unsqueeze(1))  # [N, A]
+        advantages = q - (log_probs[row].exp() * q).sum(-1, keepdim=True)
+        return losses.neurd(logits[row], legal[row], advantages, self.neurd_threshold, self.neurd_clip) * (
+            batch.state_weight
+        )
+
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.average is not None:
             self.average.update_parameters(self.policy)
         if batch_idx + 1 == self.batches_per_iteration:  # here, so that a checkpoint after this minibatch has it
-            self.reference.update(self.policy, self.trainer.current_epoch)
+            source = self.policy if self.form == "kl" else self.export_policy()  # NeuRD's are copies of the target
+            self.reference.update(source, self.trainer.current_epoch)
 
     def on_train_epoch_end(self) -> None:
         if self._metrics and is_log_iteration(self.trainer):

@@ -1,0 +1,217 @@
+"""R-NaD: the documents' formula term by term, both forms end to end, resume, and the picture: it does not circle."""
+
+import copy
+import warnings
+
+import lightning as L
+import pytest
+import torch
+from conftest import small_mlp
+
+from datamodules.self_play import SelfPlayDataModule
+from envs.vector_env import VectorEnv
+from lit_rl import losses
+from lit_rl.ppo import PPO
+from lit_rl.references import Magnet, Portfolio, Refreshed
+from lit_rl.rnad import RNaD
+from lit_rl.rollout import collect
+
+TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")
+
+
+@pytest.fixture
+def fit(tmp_path):
+    """(trainer, model, data) for a short run of R-NaD; keyword arguments override any part."""
+
+    def build(model=None, data=None, game="envs.kuhn_poker", **trainer):
+        model = RNaD(game, **({"network": small_mlp} | (model or {})))
+        data = SelfPlayDataModule(game, **({"num_envs": 64, "num_steps": 8} | (data or {})))
+        defaults = dict(
+            accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, num_sanity_val_steps=0, log_every_n_steps=1, default_root_dir=tmp_path,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return L.Trainer(**(defaults | trainer)), model, data
+
+    return build
+
+
+def moved(model, scale=0.1):
+    """The learner a step away from its reference, and not uniform: no gradient vanishes by symmetry."""
+    with torch.no_grad():
+        for p in model.policy.parameters():
+            p.add_(scale * torch.randn_like(p))
+    return model
+
+
+def first_batch(model, num_envs=64, num_steps=8):
+    rollout = collect(VectorEnv(model.game, num_envs, seed=0), model.policy, num_steps)
+    return next(model.make_batches(rollout, torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("form", ["kl", "neurd"])
+@pytest.mark.parametrize("term", TERMS)
+def test_every_loss_term_has_a_gradient(form, term):
+    model = moved(RNaD("envs.kuhn_poker", form=form, network=small_mlp))
+    model.training_step(first_batch(model), 0)
+    model.loss_terms[term].backward()
+    head = model.policy.value_head if term == "value_loss" else model.policy.policy_head
+    assert head.weight.grad.abs().sum() > 0
+
+
+def test_the_formula():
+    """L = L_policy + beta L_value - gamma_H H + alpha KL(pi || pi_ref), each of the four written out once more."""
+    model = RNaD("envs.kuhn_poker", network=small_mlp, value_coef=0.3, entropy_coef=0.2, reference_coef=0.7, clip=0.1)
+    batch = first_batch(moved(model))
+    moved(model)
+    loss = model.training_step(batch, 0)
+    with torch.no_grad():
+        output = model.policy(batch.obs, batch.legal)
+        pi = torch.softmax(output.logits, -1)[batch.row]
+        rho = torch.softmax(model.reference.policy(batch.obs, batch.legal).logits, -1)[batch.row]
+        ratio = pi[torch.arange(len(pi)), batch.action] / batch.log_prob.exp()
+        policy = -torch.minimum(ratio * batch.advantages, ratio.clamp(0.9, 1.1) * batch.advantages).mean()
+        value = 0.5 * (output.value[batch.row] - batch.returns).square().mean()
+        entropy = -(pi * pi.log()).sum(-1).mean()
+        kl = (pi * (pi / rho).log()).sum(-1).mean()
+    assert kl > 1e-3
+    assert loss.item() == pytest.approx((policy + 0.3 * value - 0.2 * entropy + 0.7 * kl).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("visit_exponent", [None, 0.5])
+def test_without_reference_it_is_ppo(visit_exponent):
+    """alpha = 0: the same loss and the same gradient to the last bit."""
+    options = dict(
+        network=small_mlp, entropy_coef=0.1, clip=0.1, update_epochs=2, num_minibatches=2, visit_exponent=visit_exponent
+    )
+    torch.manual_seed(3)
+    ours = RNaD("envs.kuhn_poker", reference_coef=0.0, **options)
+    torch.manual_seed(3)
+    ppo = PPO("envs.kuhn_poker", **options)
+    rollout = collect(VectorEnv(ppo.game, 64, seed=0), ppo.policy, 8)
+    pairs = zip(*(m.make_batches(rollout, torch.Generator().manual_seed(0)) for m in (ours, ppo)), strict=True)
+    for batch, same in pairs:
+        a, b = ours.training_step(batch, 0), ppo.training_step(same, 0)
+        assert torch.equal(a, b)
+        gradients = [torch.autograd.grad(x, list(m.policy.parameters())) for x, m in ((a, ours), (b, ppo))]
+        assert all(torch.equal(x, y) for x, y in zip(*gradients, strict=True))
+
+
+@pytest.mark.parametrize("form", ["kl", "neurd"])
+def test_a_step_raises_the_probability_of_a_better_action(form):
+    model = RNaD("envs.kuhn_poker", form=form, network=small_mlp, reference_coef=0.0, entropy_coef=0.0, eta=0.0)
+    batch = first_batch(model)
+    batch = batch._replace(advantages=(batch.action == 1).float() - 0.5)
+    optimizer = torch.optim.Adam(model.policy.parameters(), lr=1e-2)
+    model.training_step(batch, 0).backward()
+    before = torch.softmax(model.policy(batch.obs, batch.legal).logits, -1)[:, 1].mean()
+    optimizer.step()
+    assert torch.softmax(model.policy(batch.obs, batch.legal).logits, -1)[:, 1].mean() > before
+
+
+@pytest.mark.parametrize("form", ["kl", "neurd"])
+def test_regularisation_pulls_towards_the_reference(form):
+    """With no advantages left, a step shortens the distance."""
+    options = dict(reference_coef=1.0, entropy_coef=0.0, eta=1.0, value_coef=0.0)
+    model = RNaD("envs.kuhn_poker", form=form, network=small_mlp, **options)
+    batch = first_batch(moved(model))
+    batch = batch._replace(advantages=torch.zeros_like(batch.advantages))
+    optimizer = torch.optim.SGD(model.policy.parameters(), lr=1e-2)
+    model.training_step(batch, 0).backward()
+    before = model.loss_terms["reference_kl"].item()
+    optimizer.step()
+    model.training_step(batch, 0)
+    assert model.loss_terms["reference_kl"].item() < before
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("form", ["kl", "neurd"])
+def test_trains_with_clipped_gradients_in_any_precision(fit, form, precision):
+    trainer, model, data = fit(
+        {"form": form, "ema_decay": 0.9, "visit_exponent": 0.5}, precision=precision, gradient_clip_val=0.5
+    )
+    start = copy.deepcopy(model.policy)
+    trainer.fit(model, data)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not torch.equal(start.policy_head.weight, model.policy.policy_head.weight)
+    assert {f"train/{term}" for term in TERMS} <= set(trainer.callback_metrics)
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after one minibatch."""
+
+    def __init__(self, iteration, batch_idx, path):
+        self.at, self.path = (iteration, batch_idx), path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+REFERENCES = {
+    "magnet": lambda policy, game: Magnet(policy, game, rate=0.2),
+    "refreshed": lambda policy, game: Refreshed(policy, game, every=2, interpolate=True),
+    "portfolio": lambda policy, game: Portfolio(policy, game, capacity=2, add_every=1, distance="softmin"),
+}
+
+
+@pytest.mark.parametrize("batch_idx", [1, 3])
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("form", ["kl", "neurd"])
+def test_resume_goes_on_bit_by_bit(fit, tmp_path, form, reference, batch_idx):
+    """Saved in mid-iteration or at its last batch: weights, average and every part of the reference go on."""
+    options = {
+        "form": form, "reference": REFERENCES[reference], "update_epochs": 2, "num_minibatches": 2, "ema_decay": 0.9
+    }  # fmt: skip
+    path = tmp_path / "middle.ckpt"
+    torch.manual_seed(5)
+    trainer, whole, data = fit(options, max_epochs=5, callbacks=[SaveAt(2, batch_idx, path)])
+    trainer.fit(whole, data)
+    torch.load(path, weights_only=True)
+    torch.manual_seed(6)
+    trainer, resumed, data = fit(options, max_epochs=5)
+    trainer.fit(resumed, data, ckpt_path=path)
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
+        assert torch.equal(a, b), name
+
+
+def test_the_reference_takes_no_gradient_and_stays_in_eval_mode(fit):
+    trainer, model, data = fit({"reference": REFERENCES["portfolio"]})
+    trainer.fit(model, data)
+    model.train()
+    assert not any(m.training for m in model.reference.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in model.reference.parameters())
+    (optimizer,) = trainer.optimizers
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert optimized == {id(p) for p in model.policy.parameters()}
+
+
+def test_neurd_force_by_hand():
+    """Two actions of three legal: mean over the legal logits alone, gradient on logits, threshold, clip."""
+    logits = torch.tensor([[1.0, 3.0, -1e30], [0.0, 0.0, -1e30], [-2.0, 2.0, -1e30]], requires_grad=True)
+    legal = torch.tensor([[True, True, False]] * 3)
+    advantages = torch.tensor([[0.5, -0.5, 9.0], [7.0, -1.0, 9.0], [-1.0, 1.0, 9.0]])
+    loss = losses.neurd(logits, legal, advantages, threshold=1.5, clip=2.0)
+    assert loss.tolist() == pytest.approx([1.0, 0.0, 0.0])
+    loss.sum().backward()
+    # rows: both act; 7 is clipped to 2; both would leave the band, so neither acts. Each less its mean over legal ones.
+    expected = torch.tensor([[0.5, -0.5, 0.0], [1.5, -1.5, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.allclose(-logits.grad, expected)
+
+
+def test_neurd_moves_a_rare_action_as_far_as_a_common_one():
+    """The point of NeuRD: the force on a logit does not fade with its probability, as a policy gradient's does."""
+    logits = torch.tensor([[0.0, 9.0], [0.0, 0.0]], requires_grad=True)
+    advantages = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    losses.neurd(logits, torch.ones(2, 2, dtype=torch.bool), advantages, threshold=100, clip=100).sum().backward()
+    assert torch.equal(logits.grad[0], logits.grad[1])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("reference_coef", -0.1), ("eta", -1.0), ("value_coef", float("nan")), ("neurd_threshold", 0.0), ("clip", 0.0)],
+)
+def test_bad_numbers_are_refused_by_name(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}={value}"):
+        RNaD("envs.kuhn_poker", **{argument: value})
