@@ -257,9 +257,7 @@ class Portfolio(Reference):
             ConfigError: it is of another architecture.
         """
         if not all(bool(torch.isfinite(p).all()) for p in policy.parameters()):
-            warnings.warn(
-                f"reference: the policy of iteration {iteration} is not finite and did not join", stacklevel=2
-            )
+            warnings.warn(f"reference: the policy of iteration {iteration} is not finite and stays out", stacklevel=2)
             return
         slot = self._slot(policy, iteration)
         if slot is None:

@@ -203,7 +203,8 @@ class RNaD(L.LightningModule):
     def _neurd(self, logits: Tensor, log_probs: Tensor, reference: Tensor, batch: Batch) -> Tensor:
         """NeuRD loss [N] on Q(a) = V - eta log(pi / rho)(a) + 1[a = a_t] d / mu(a_t), centred by pi."""
         row, legal = batch.row, batch.legal
-        regular = torch.where(legal, -self.eta * (log_probs - reference), 0.0)  # [M, A]
+        regular = -self.eta * (log_probs - reference) - self.entropy_coef * log_probs
+        regular = torch.where(legal, regular, 0.0)  # [M, A]
         sampled = batch.advantages * (batch.action_weight / batch.state_weight) * (-batch.log_prob).exp()  # [N]
         q = regular[row].scatter_add(1, batch.action.unsqueeze(1), sampled.unsqueeze(1))  # [N, A]
         advantages = q - (log_probs[row].exp() * q).sum(-1, keepdim=True)

@@ -1,7 +1,9 @@
 """R-NaD: the documents' formula term by term, both forms end to end, resume, and the picture: it does not circle."""
 
 import copy
+import sys
 import warnings
+from pathlib import Path
 
 import lightning as L
 import pytest
@@ -16,6 +18,7 @@ from lit_rl.references import Magnet, Portfolio, Refreshed
 from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")
 
 
@@ -206,6 +209,20 @@ def test_neurd_moves_a_rare_action_as_far_as_a_common_one():
     advantages = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     losses.neurd(logits, torch.ones(2, 2, dtype=torch.bool), advantages, threshold=100, clip=100).sum().backward()
     assert torch.equal(logits.grad[0], logits.grad[1])
+
+
+@pytest.mark.parametrize("game", ["matching_pennies", "biased_rps"])
+def test_the_last_iterate_converges_where_ppo_circles(game):
+    """The picture of the README, shortened: from the same weights, by the same games."""
+    from trajectory import EQUILIBRIUM, last_iterates
+
+    ppo, distance = last_iterates("PPO", game, 250)
+    assert distance[-50:].mean() > 0.6 and distance[-100:].min() > 0.2
+    rnad, distance = last_iterates("R-NaD", game, 250)
+    assert (rnad[0] == pytest.approx(ppo[0], abs=0.1)) and distance[0] > 0.4
+    assert distance[-50:].mean() < 0.1
+    if game == "biased_rps":
+        assert rnad[-50:].mean(0)[0] == pytest.approx(EQUILIBRIUM[game], abs=0.05)
 
 
 @pytest.mark.parametrize(
