@@ -19,7 +19,7 @@ from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
 from lit_rl.batches import Batch, minibatches
-from lit_rl.errors import check_ranges
+from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
 from lit_rl.merge import merge_equal_rows
 from lit_rl.networks import MLP
@@ -219,6 +219,23 @@ class RNaD(L.LightningModule):
         if batch_idx + 1 == self.batches_per_iteration:  # here, so that a checkpoint after this minibatch has it
             source = self.policy if self.form == "kl" else self.export_policy()  # NeuRD's are copies of the target
             self.reference.update(source, self.trainer.current_epoch)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        """Refuse a checkpoint whose reference is of another kind, size, game or network.
+
+        Raises:
+            ConfigError: names the first difference.
+        """
+        saved, ours = (
+            {k: tuple(v.shape) for k, v in state.items() if k.startswith("reference.")}
+            for state in (checkpoint["state_dict"], self.state_dict())
+        )
+        if saved != ours:
+            name = next(k for k in [*ours, *saved] if ours.get(k) != saved.get(k))
+            raise ConfigError(
+                f"ckpt_path: its {name} has shape {saved.get(name)}, this model's {ours.get(name)}; use the "
+                "model.reference, game and network of that run"
+            )
 
     def on_train_epoch_end(self) -> None:
         if self._metrics and is_log_iteration(self.trainer):

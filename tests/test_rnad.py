@@ -13,6 +13,8 @@ from conftest import small_mlp
 from datamodules.self_play import SelfPlayDataModule
 from envs.vector_env import VectorEnv
 from lit_rl import losses
+from lit_rl.errors import ConfigError
+from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.references import Magnet, Portfolio, Refreshed
 from lit_rl.rnad import RNaD
@@ -177,6 +179,18 @@ def test_resume_goes_on_bit_by_bit(fit, tmp_path, form, reference, batch_idx):
     trainer.fit(resumed, data, ckpt_path=path)
     for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values()):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    "other", [{"reference": REFERENCES["magnet"]}, {"network": lambda game: MLP(game, hidden=(16,))}]
+)
+def test_a_checkpoint_with_another_reference_is_refused(fit, tmp_path, other):
+    trainer, model, data = fit({"reference": REFERENCES["portfolio"]}, max_epochs=1)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    trainer, model, data = fit({"reference": REFERENCES["portfolio"]} | other, max_epochs=2)
+    with pytest.raises(ConfigError, match=r"use the model\.reference, game and network of that run"):
+        trainer.fit(model, data, ckpt_path=tmp_path / "a.ckpt")
 
 
 def test_the_reference_takes_no_gradient_and_stays_in_eval_mode(fit):
