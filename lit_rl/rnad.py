@@ -1,8 +1,32 @@
-"""R-NaD by self-play: policy learning held close to a reference policy that follows at a distance.
+"""R-NaD by self-play: learning that is held close to a reference policy, which follows at a distance.
 
-Regularised Nash dynamics (Perolat et al. 2021, arXiv 2002.08456; DeepNash, Perolat et al. 2022, arXiv 2206.15378).
-Self-play alone circles around an equilibrium; a penalty for leaving a reference policy makes it converge, to a point
-between the two; the reference then moves there, and so on to the equilibrium itself.
+Self-play alone circles around an equilibrium (scripts/trajectory.py draws it). A price on leaving a reference policy
+makes it settle between the two; the reference then moves there, and so on towards the equilibrium itself: regularised
+Nash dynamics (Perolat et al. 2021, arXiv 2002.08456). Two forms, chosen by `form`:
+
+kl      The policy gradient of PPO with the KL to a reference, as the users' documents have it; with the moving
+        reference the magnet of MMD (Sokota et al. 2023, arXiv 2206.05825):
+
+            L = L_policy + beta L_value - gamma_H H(pi) + alpha KL(pi || pi_ref)
+
+        L_policy is the clipped surrogate of per-player GAE. alpha = 0 is PPO to the last bit.
+
+neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is changed: each player pays
+        eta log(pi(a) / pi_ref(a)) for its actions and is paid the other's. Two-player v-trace with a target network
+        (the average of `ema_decay`) estimates all actions' values of that game,
+
+            Q(a) = V - eta log(pi(a) / pi_ref(a)) + 1[a = a_t] d_t / mu(a_t),      A = Q - sum over b of pi(b) Q(b)
+
+        and NeuRD moves the logits along A, within a threshold (`lit_rl.losses.neurd`); L = L_neurd + beta L_value.
+        References are copies of the target network. Ours: gamma_H, which adds -gamma_H log pi(a) to Q, and the
+        weights of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a).
+
+Which reference (`lit_rl.references`): one refreshed every so often, with R-NaD's glide from one to the next if wanted;
+a magnet; a portfolio. What this leaves out: recurrence, other opponents than the current policy, DeepNash's
+thresholded and rounded policy at test time, more than two players in the form neurd.
+
+One iteration is as in `lit_rl.ppo`: `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`; the
+reference moves after the last minibatch. Letters: T steps, B envs, N decisions, M distinct infostates, A actions.
 """
 
 from collections.abc import Iterator
@@ -35,6 +59,7 @@ class RNaD(L.LightningModule):
 
     Args:
         game: import path of the game (the CLI copies it from data.game).
+        form: kl for PPO's policy loss and KL(pi || pi_ref), neurd for DeepNash's reward transform, v-trace and NeuRD.
         network: builds the policy and value network for the game.
         reference: builds the reference policy, see `lit_rl.references`.
         optimizer: torch optimizer; its learning rate is what `lr_schedule` scales.
@@ -44,11 +69,14 @@ class RNaD(L.LightningModule):
         update_epochs: passes over each rollout.
         num_minibatches: minibatches per pass.
         gamma: discount per own decision.
-        gae_lambda: lambda of generalised advantage estimation.
-        clip: bound on how far the probability ratio may leave 1.
+        gae_lambda: lambda of generalised advantage estimation, and of v-trace.
+        clip: bound on how far the probability ratio may leave 1 (form kl).
         value_coef: beta, weight of the value loss.
         entropy_coef: gamma_H, weight of the entropy bonus, in reward units per nat.
-        reference_coef: alpha, weight of KL(pi || pi_ref), in reward units per nat.
+        reference_coef: alpha, weight of KL(pi || pi_ref), in reward units per nat (form kl).
+        eta: price of leaving the reference, in reward units per nat (form neurd).
+        neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
+        neurd_clip: bound on a single advantage (form neurd).
         average_advantages: learn from the mean advantage of each infostate and action (see
             `lit_rl.merge.mean_advantages`).
         ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
@@ -92,12 +120,16 @@ class RNaD(L.LightningModule):
         merge_rows: bool = True,
     ):
         check_ranges(RNaD.__init__, locals())
+        if form not in ("kl", "neurd"):
+            raise ConfigError(f"form={form!r}: unknown; use one of kl, neurd")
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name in ("network", "reference", "optimizer", "lr_schedule"):  # the CLI gives class paths; code stays out
             if not isinstance(self.hparams[name], dict):
                 self.hparams.pop(name)
         self.game, self.form = load_game(game), form
+        if form == "neurd" and not (self.game.num_players == 2 and self.game.zero_sum):
+            raise ConfigError(f"form='neurd' is for two players and zero sums; {self.game.name} is not: use form='kl'")
         self.policy = network(self.game)
         self.average = None
         if ema_decay is not None:
@@ -184,10 +216,15 @@ class RNaD(L.LightningModule):
             "entropy": (entropy * batch.state_weight).mean(),
             "reference_kl": (reference_kl * batch.state_weight).mean(),
         }
-        loss = self.loss_terms["policy_loss"] + self.value_coef * self.loss_terms["value_loss"]
-        if self.form == "kl":
-            loss = loss - self.entropy_coef * self.loss_terms["entropy"]
-            loss = loss + self.reference_coef * self.loss_terms["reference_kl"]
+        if self.form == "kl":  # L = L_policy + beta L_value - gamma_H H + alpha KL(pi || pi_ref)
+            loss = (
+                self.loss_terms["policy_loss"]
+                + self.value_coef * self.loss_terms["value_loss"]
+                - self.entropy_coef * self.loss_terms["entropy"]
+                + self.reference_coef * self.loss_terms["reference_kl"]
+            )
+        else:  # entropy and KL are paid for in the advantages
+            loss = self.loss_terms["policy_loss"] + self.value_coef * self.loss_terms["value_loss"]
         with torch.no_grad():
             self._metrics.append(
                 {name: term.detach() for name, term in self.loss_terms.items()}

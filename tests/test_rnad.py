@@ -1,6 +1,7 @@
 """R-NaD: the documents' formula term by term, both forms end to end, resume, and the picture: it does not circle."""
 
 import copy
+import dataclasses
 import sys
 import warnings
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+import yaml
 from conftest import small_mlp
 
 from datamodules.self_play import SelfPlayDataModule
@@ -246,3 +248,64 @@ def test_the_last_iterate_converges_where_ppo_circles(game):
 def test_bad_numbers_are_refused_by_name(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}"):
         RNaD("envs.kuhn_poker", **{argument: value})
+
+
+PORTFOLIO = """
+class_path: lit_rl.references.Portfolio
+init_args: {capacity: 2, add_every: 1, main: {class_path: lit_rl.references.Refreshed, init_args: {every: 2}}}
+"""
+
+
+def command(tmp_path, *args):
+    config = yaml.safe_load((Path(__file__).parent.parent / "configs" / "kuhn_rnad.yaml").read_text())
+    config["model"]["init_args"]["reference"] = yaml.safe_load(PORTFOLIO)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    return [
+        "fit", "--config", str(tmp_path / "config.yaml"), "--trainer.max_epochs", "4", "--trainer.default_root_dir",
+        str(tmp_path / "run"), "--trainer.enable_progress_bar", "false", "--trainer.check_val_every_n_epoch", "4",
+        *args,
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_portfolio_from_the_command_line_and_back_from_its_checkpoint(tmp_path):
+    """A reference within a reference, named in YAML; the checkpoint alone rebuilds all of it, without code inside."""
+    from lit_rl.cli import main
+
+    main(command(tmp_path))
+    path = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    model = RNaD.load_from_checkpoint(path)
+    assert model.reference.metrics()["size"] == 2 and isinstance(model.reference.main, Refreshed)
+    assert all(torch.equal(saved["state_dict"][name], value) for name, value in model.state_dict().items())
+    metrics = (tmp_path / "run" / "version_0" / "metrics.csv").read_text()
+    for name in ("train/reference_kl", "reference/kl/main", "reference/selected/member_1", "reference/size"):
+        assert name in metrics, name
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--model.form=both", ("form", "both")),
+        ("--model.reference.init_args.capacity=0", ("capacity", "0")),
+        ("--model.reference.init_args.drop=newest", ("drop", "newest")),
+        ("--model.reference.init_args.main.init_args.every=0", ("every", "0")),
+        ("--model.reference_coef=-1", ("reference_coef", "-1")),
+    ],
+)
+def test_bad_input_ends_with_one_line(tmp_path, capsys, option, words):
+    from lit_rl.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(command(tmp_path, option))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert all(word in error for word in words), error
+
+
+def test_neurd_is_for_two_players_and_zero_sums(kuhn, monkeypatch):
+    monkeypatch.setattr("lit_rl.rnad.load_game", lambda path: dataclasses.replace(kuhn, zero_sum=False))
+    with pytest.raises(ConfigError, match="two players and zero sums"):
+        RNaD("envs.kuhn_poker", form="neurd", network=small_mlp)
+    RNaD("envs.kuhn_poker", form="kl", network=small_mlp)
