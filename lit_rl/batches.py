@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.errors import ConfigError
-from lit_rl.merge import infostate_weights, mean_advantages, merge_equal_rows
+from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.rollout import Rollout
 
 
@@ -41,8 +41,6 @@ def minibatches(
     visit_exponent: float | None,
     merge_rows: bool,
     generator: torch.Generator,
-    average_advantages: bool = False,
-    unbiased: bool = False,
 ) -> Iterator[Batch]:
     """`update_epochs` shuffled passes of `num_minibatches` batches each over the decisions that are `valid`.
 
@@ -50,7 +48,6 @@ def minibatches(
         advantages, returns: [T, B] float32; valid: [T, B] bool.
         visit_exponent: see `lit_rl.merge.infostate_weights`; None weighs all decisions the same.
         merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
-        average_advantages: replace advantages by those of `lit_rl.merge.mean_advantages`.
 
     Raises:
         ConfigError: fewer valid decisions than minibatches.
@@ -69,15 +66,12 @@ def minibatches(
     for _ in range(update_epochs):
         for i in torch.randperm(n, generator=generator).tensor_split(num_minibatches):
             seen, which = (first, row[i]) if merged else (i, torch.arange(len(i)))
-            mine = advantages[i]
-            if average_advantages:
-                mine = mean_advantages(row[i], action[i], mine, num_actions)
             state_weight = action_weight = torch.ones(len(i))
             if visit_exponent is not None:
                 state_weight, action_weight = infostate_weights(
-                    row[i], action[i], log_prob[i], num_actions, visit_exponent, unbiased
+                    row[i], action[i], log_prob[i], num_actions, visit_exponent
                 )
             yield Batch(
-                obs[seen], legal[seen], which, action[i], log_prob[i], value[i], mine, returns[i],
+                obs[seen], legal[seen], which, action[i], log_prob[i], value[i], advantages[i], returns[i],
                 state_weight, action_weight, rollout.temperature,
             )  # fmt: skip

@@ -29,12 +29,7 @@ def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def infostate_weights(
-    row: Tensor,
-    action: Tensor,
-    log_prob: Tensor,
-    num_actions: int,
-    visit_exponent: float,
-    unbiased: bool = False,
+    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
 ) -> tuple[Tensor, Tensor]:
     """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
 
@@ -54,26 +49,8 @@ def infostate_weights(
     visits = torch.bincount(row)[row].float()
     drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
     state_weight = visits ** (visit_exponent - 1)
-    probs = log_prob.exp()
-    if unbiased:
-        probs = probs / -torch.expm1(visits * torch.log1p(-probs.clamp_max(1 - 1e-6)))
-    action_weight = state_weight * probs * visits / drawn
+    action_weight = state_weight * log_prob.exp() * visits / drawn
     return state_weight / state_weight.mean(), action_weight / action_weight.mean()
-
-
-def mean_advantages(row: Tensor, action: Tensor, advantages: Tensor, num_actions: int) -> Tensor:
-    """Give each of N decisions the mean advantage of its infostate and action: [N] float32.
-
-        A(s, a) = mean over the decisions at s that took a
-
-    Without a clip this changes no gradient. A clipped ratio treats signs differently, and then sees the sign of the
-    mean instead of one game's luck.
-
-    Args:
-        row [N]: which infostate each decision belongs to; action [N]; num_actions: A.
-    """
-    key = row * num_actions + action
-    return (torch.bincount(key, weights=advantages.double()) / torch.bincount(key))[key].float()
 
 
 @njit

@@ -77,8 +77,6 @@ class RNaD(L.LightningModule):
         eta: price of leaving the reference, in reward units per nat (form neurd).
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
-        average_advantages: learn from the mean advantage of each infostate and action (see
-            `lit_rl.merge.mean_advantages`).
         ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
             exports the weights themselves.
         whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
@@ -112,8 +110,6 @@ class RNaD(L.LightningModule):
         eta: NonNegativeFloat = 0.2,
         neurd_threshold: PositiveFloat = 2.0,
         neurd_clip: PositiveFloat = 10_000.0,
-        average_advantages: bool = False,
-        unbiased: bool = False,
         ema_decay: ClosedUnitInterval | None = None,
         whole_games: bool = True,
         visit_exponent: ClosedUnitInterval | None = None,
@@ -141,7 +137,6 @@ class RNaD(L.LightningModule):
         self.gamma, self.gae_lambda, self.clip = gamma, gae_lambda, clip
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
         self.eta, self.neurd_threshold, self.neurd_clip = eta, neurd_threshold, neurd_clip
-        self.average_advantages, self.unbiased = average_advantages, unbiased
         self.whole_games, self.visit_exponent, self.merge_rows = whole_games, visit_exponent, merge_rows
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
@@ -171,7 +166,7 @@ class RNaD(L.LightningModule):
         return minibatches(
             rollout, advantages, returns, valid, update_epochs=self.update_epochs,
             num_minibatches=self.num_minibatches, visit_exponent=self.visit_exponent, merge_rows=self.merge_rows,
-            generator=generator, average_advantages=self.average_advantages, unbiased=self.unbiased,
+            generator=generator,
         )  # fmt: skip
 
     @torch.no_grad()
