@@ -197,6 +197,14 @@ def test_diverse_keeps_the_widest_set(kuhn, members, newcomer, expected):
     assert kept(made) == pytest.approx(expected)
 
 
+def test_diverse_prefers_the_newcomer_on_a_tie(kuhn, place):
+    """Without 0.1 or without its twin 0.105 the closest pair is the other one: the older policy leaves."""
+    made = portfolio(kuhn, (0.1, 0.9, 0.88), drop="diverse")
+    first_prob(made, place, Biased(kuhn, 0.1))
+    made.add(Biased(kuhn, 0.105), 10)
+    assert kept(made) == [0.105, 0.88, 0.9]
+
+
 def test_a_portfolio_of_one(kuhn):
     for drop in STRATEGIES:
         made = portfolio(kuhn, (0.1, 0.2, 0.3), capacity=1, drop=drop)

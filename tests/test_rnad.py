@@ -184,6 +184,16 @@ def test_resume_goes_on_bit_by_bit(fit, tmp_path, form, reference, batch_idx):
         assert torch.equal(a, b), name
 
 
+@pytest.mark.parametrize(("form", "source"), [("kl", "policy"), ("neurd", "average.module")])
+def test_the_reference_is_updated_after_the_last_minibatch(fit, form, source):
+    """With the learner in the KL form; with the target network in NeuRD's."""
+    reference = {"reference": lambda policy, game: Refreshed(policy, game, every=1)}
+    trainer, model, data = fit(reference | {"form": form, "ema_decay": 0.9, "num_minibatches": 2}, max_epochs=2)
+    trainer.fit(model, data)
+    pairs = zip(model.reference.policy.parameters(), model.get_submodule(source).parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize(
     "other", [{"reference": REFERENCES["magnet"]}, {"network": lambda game: MLP(game, hidden=(16,))}]
 )
