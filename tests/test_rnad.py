@@ -336,6 +336,7 @@ def test_a_portfolio_from_the_command_line_and_back_from_its_checkpoint(tmp_path
         ("--model.reference.init_args.drop=newest", ("drop", "newest")),
         ("--model.reference.init_args.main.init_args.every=0", ("every", "0")),
         ("--model.reference_coef=-1", ("reference_coef", "-1")),
+        ("--model.reference=Portfoli", ("Portfoli", "did you mean Portfolio?")),
     ],
 )
 def test_bad_input_ends_with_one_line(tmp_path, capsys, option, words):
