@@ -9,6 +9,7 @@ the exported policy and the interval of the median: the smallest and the largest
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 from concurrent.futures import ThreadPoolExecutor
@@ -52,8 +53,8 @@ VARIANTS = {  # the overlay over the config; "entropy" stands for the callback t
 }
 
 
-def write_config(base: Path, overlay: dict, path: Path) -> None:
-    """The config with the overlay in place."""
+def with_overlay(base: Path, overlay: dict) -> str:
+    """The config with the overlay in place, as YAML."""
     config = yaml.safe_load(base.read_text())
     config["model"]["init_args"] |= overlay.get("model", {}).get("init_args", {})
     if "entropy" in overlay:
@@ -62,28 +63,23 @@ def write_config(base: Path, overlay: dict, path: Path) -> None:
             if not (isinstance(c, dict) and c["init_args"].get("target") == "model.entropy_coef")
         ]  # fmt: skip
         config["trainer"]["callbacks"] = [*others, overlay["entropy"]]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-def finished(folder: Path, seed: int, config: str) -> dict | None:
-    """The summary of a run of this very config that is over, if there is one."""
-    for path in (folder / f"seed_{seed}").glob("version_*/summary.json"):
-        if (path.parent.parent / "config.yaml").read_text() == config:
-            return json.loads(path.read_text())
-    return None
+    return yaml.safe_dump(config, sort_keys=False)
 
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
-    folder = args.folder / name.replace(" ", "_")
-    config = folder / "config.yaml"
-    write_config(args.config, VARIANTS[name], config)
-    done = finished(folder, seed, config.read_text())
-    if done is None:
-        done = run(str(config), seed, folder, [])
-        (folder / f"seed_{seed}" / "config.yaml").write_text(config.read_text())
-    print(f"{name:<20} seed {seed}  NashConv {done['nash_conv']:.4f}  {done['seconds']:.0f} s", flush=True)
-    return done
+    """The summary of one run, which may have been finished before: its folder is named after its config's digest."""
+    text = with_overlay(args.config, VARIANTS[name])
+    folder = args.folder / name.replace(" ", "_") / hashlib.sha256(text.encode()).hexdigest()[:12]
+    done = sorted((folder / f"seed_{seed}").glob("version_*/summary.json"))
+    if done:
+        summary = json.loads(done[0].read_text())
+    else:
+        config = folder / "config.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(text)
+        summary = run(str(config), seed, folder, [])
+    print(f"{name:<20} seed {seed}  NashConv {summary['nash_conv']:.4f}  {summary['seconds']:.0f} s", flush=True)
+    return summary
 
 
 def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
