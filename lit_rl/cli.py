@@ -39,11 +39,13 @@ from datamodules.self_play import SelfPlayDataModule
 from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.errors import ArtefactError, ConfigError, exit_code, one_line
 from lit_rl.ppo import PPO
+from lit_rl.rnad import RNaD
 from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
 from lit_rl.signals import Stopped, requests
 
 __all__ = [
-    "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "Replay", "ScalarSchedule", "SelfPlayDataModule", "main",
+    "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "RNaD", "Replay", "ScalarSchedule", "SelfPlayDataModule",
+    "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself

@@ -98,10 +98,11 @@ def _hint(reason: str) -> str:
 def _known_classes() -> Iterator[type]:
     """All imported classes that a config may name."""
     from lit_rl.policy import ActorCritic
+    from lit_rl.references import Reference
     from lit_rl.schedules import Schedule
 
     roots = [
-        L.LightningModule, L.LightningDataModule, L.Callback, ActorCritic, Schedule,
+        L.LightningModule, L.LightningDataModule, L.Callback, ActorCritic, Reference, Schedule,
         torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, L.pytorch.loggers.Logger,
     ]  # fmt: skip
     while roots:

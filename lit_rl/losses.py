@@ -42,6 +42,37 @@ def entropy(log_probs: Tensor) -> Tensor:
     return -(log_probs.exp() * log_probs).sum(dim=-1)
 
 
+def reference_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """KL(pi || rho) [N] in nats of policies given as log-probs [N, A]; gradient flows into pi alone.
+
+        sum over a of pi(a) (log pi(a) - log rho(a))
+
+    0 with zero gradient for one legal action, and for pi = rho. A `reference` that is not normalised (a geometric
+    mixture, see `lit_rl.references`) shifts the value by a constant and leaves the gradient as it is.
+    """
+    if log_probs.shape != reference.shape or log_probs.ndim != 2:
+        raise ValueError(f"policy {tuple(log_probs.shape)} and reference {tuple(reference.shape)} must both be [N, A]")
+    return (log_probs.exp() * (log_probs - reference.detach())).sum(dim=-1)
+
+
+def neurd(logits: Tensor, legal: Tensor, advantages: Tensor, threshold: float, clip: float) -> Tensor:
+    """Neural replicator dynamics [N] (Hennes et al. 2020; Perolat et al. 2022), to be minimised; arguments [N, A].
+
+        - sum over legal a of l(a) sg[clip(A(a), -clip, clip)],    l = logits - mean of the legal logits
+
+    The gradient acts on the logits, not on probabilities: an action that has become rare still feels its advantage in
+    full. A force is dropped where it would push l(a) further out of [-threshold, threshold].
+    """
+    if not logits.shape == legal.shape == advantages.shape or logits.ndim != 2:
+        raise ValueError(f"logits {logits.shape}, legal {legal.shape}, advantages {advantages.shape}: must be [N, A]")
+    logits = torch.where(legal, logits, 0.0)
+    logits = logits - logits.sum(-1, keepdim=True) / legal.sum(-1, keepdim=True)
+    force = advantages.detach().clamp(-clip, clip)
+    force = torch.where(logits >= threshold, force.clamp_max(0), force)
+    force = torch.where(logits <= -threshold, force.clamp_min(0), force)
+    return -torch.where(legal, logits * force, 0.0).sum(-1)
+
+
 def approx_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:
     """Per-row estimate [N] of KL(pi_old || pi): (r - 1) - log r, never negative (Schulman 2020, estimator k3)."""
     _same_shape(log_prob=log_prob, old_log_prob=old_log_prob)

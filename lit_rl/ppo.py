@@ -16,7 +16,6 @@ losses [N] -> their mean -> Lightning steps. Letters: T steps, B envs, N rows of
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -28,31 +27,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
-from lit_rl.errors import ConfigError, check_ranges
+from lit_rl.batches import Batch, minibatches
+from lit_rl.errors import check_ranges
 from lit_rl.log import is_log_iteration
-from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
-from lit_rl.resume import check_fits, of_every_rank, stamp
+from lit_rl.resume import load_state, save_state
 from lit_rl.returns import gae
 from lit_rl.rollout import Rollout
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
-
-
-class Batch(NamedTuple):
-    """One minibatch: M infostates and N decisions made in them; M = N and `row` = 0..N-1 where nothing was merged."""
-
-    obs: Tensor  # [M, *D]
-    legal: Tensor  # [M, A] bool
-    row: Tensor  # [N] int64, the infostate of each decision
-    action: Tensor  # [N] int64
-    log_prob: Tensor  # [N] float32, as sampled
-    value: Tensor  # [N] float32, the critic's when sampled
-    advantages: Tensor  # [N] float32
-    returns: Tensor  # [N] float32, the critic's target
-    state_weight: Tensor  # [N] float32 with mean 1: what a decision counts in value loss and entropy
-    action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
-    temperature: float  # of the behaviour policy
 
 
 class PPO(L.LightningModule):
@@ -133,7 +116,7 @@ class PPO(L.LightningModule):
         self.whole_games, self.visit_exponent, self.merge_rows = whole_games, visit_exponent, merge_rows
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
-        self._metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
+        self.iteration_metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
         self._stopped = False  # by target_kl, until the iteration ends
 
     @property
@@ -151,47 +134,26 @@ class PPO(L.LightningModule):
             ConfigError: fewer valid decisions than minibatches.
         """
         advantages, valid = gae(rollout, self.gamma, self.gae_lambda, self.whole_games)
-        returns = (advantages + rollout.value)[valid]
-        advantages = advantages[valid]
-        obs, legal = rollout.obs[valid], rollout.legal[valid]
-        action, log_prob, value = rollout.action[valid], rollout.log_prob[valid], rollout.value[valid]
-        n = len(action)
-        if n < self.num_minibatches:
-            raise ConfigError(
-                f"num_minibatches={self.num_minibatches}, but the rollout holds {n} decisions of finished games; raise "
-                "data.num_steps or data.num_envs, or set model.whole_games=false where games are longer than a rollout"
-            )
-        first, row = merge_equal_rows(obs, legal)
-        merged = self.merge_rows and len(first) <= n // self.num_minibatches // 2
-        for _ in range(self.update_epochs):
-            for i in torch.randperm(n, generator=generator).tensor_split(self.num_minibatches):
-                seen, which = (first, row[i]) if merged else (i, torch.arange(len(i)))
-                state_weight = action_weight = torch.ones(len(i))
-                if self.visit_exponent is not None:
-                    state_weight, action_weight = infostate_weights(
-                        row[i], action[i], log_prob[i], legal.shape[1], self.visit_exponent
-                    )
-                yield Batch(
-                    obs[seen], legal[seen], which, action[i], log_prob[i], value[i], advantages[i], returns[i],
-                    state_weight, action_weight, rollout.temperature,
-                )  # fmt: skip
+        return minibatches(
+            rollout, advantages, advantages + rollout.value, valid, update_epochs=self.update_epochs,
+            num_minibatches=self.num_minibatches, visit_exponent=self.visit_exponent, merge_rows=self.merge_rows,
+            generator=generator,
+        )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        stamp(self, checkpoint)
-        checkpoint["iteration"] = {"metrics": of_every_rank(self.trainer, self._metrics), "stopped": self._stopped}
+        save_state(self, checkpoint)
+        checkpoint["stopped"] = self._stopped
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        check_fits(self, checkpoint)
-        ranks = checkpoint["iteration"]["metrics"]
-        self._metrics = list(ranks[self.global_rank]) if self.global_rank < len(ranks) else []
-        self._stopped = bool(checkpoint["iteration"]["stopped"])
+        load_state(self, checkpoint)
+        self._stopped = checkpoint["stopped"]
 
     def on_train_start(self) -> None:
         self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
 
     def on_train_epoch_start(self) -> None:
         self._stopped = False
-        self._metrics.clear()
+        self.iteration_metrics.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self._stopped:  # in step on all ranks, and the weights stay: see optimizer_step
@@ -217,7 +179,7 @@ class PPO(L.LightningModule):
         )
         with torch.no_grad():
             kl = losses.approx_kl(log_prob, batch.log_prob).mean()
-            self._metrics.append(
+            self.iteration_metrics.append(
                 {name: term.detach() for name, term in self.loss_terms.items()}
                 | {
                     "loss": loss.detach(),
@@ -239,9 +201,12 @@ class PPO(L.LightningModule):
             self.average.update_parameters(self.policy)
 
     def on_train_epoch_end(self) -> None:
-        if self._metrics and is_log_iteration(self.trainer):
-            means = {f"train/{k}": torch.stack([m[k] for m in self._metrics]).mean() for k in self._metrics[0]}
-            means["train/skipped_batches"] = float(self.batches_per_iteration - len(self._metrics))
+        if self.iteration_metrics and is_log_iteration(self.trainer):
+            means = {
+                f"train/{k}": torch.stack([m[k] for m in self.iteration_metrics]).mean()
+                for k in self.iteration_metrics[0]
+            }
+            means["train/skipped_batches"] = float(self.batches_per_iteration - len(self.iteration_metrics))
             self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, tree: GameTree, batch_idx: int) -> None:

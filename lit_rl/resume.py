@@ -19,8 +19,9 @@ def of_every_rank(trainer: L.Trainer, mine) -> list:
     return ranks
 
 
-def stamp(module: L.LightningModule, checkpoint: dict) -> None:
-    """Write into `checkpoint` whose it is: checkpoint["run"], copied to the manifest; and what bits depend on."""
+def save_state(module: L.LightningModule, checkpoint: dict) -> None:
+    """An algorithm's `on_save_checkpoint`: whose it is (also for the manifest), what bits depend on, and the metrics of
+    the minibatches so far, `module.iteration_metrics` of every rank."""
     checkpoint["run"] = {
         "algorithm": type(module).__name__,
         "game": module.game.name,
@@ -29,10 +30,12 @@ def stamp(module: L.LightningModule, checkpoint: dict) -> None:
         "decisions": int(module.decisions),
     }
     checkpoint["surroundings"] = _surroundings(module)
+    checkpoint["iteration_metrics"] = of_every_rank(module.trainer, module.iteration_metrics)
 
 
-def check_fits(module: L.LightningModule, checkpoint: dict) -> None:
-    """Refuse a checkpoint of something else; warn where a resumed run cannot be bit-exact or has other settings.
+def load_state(module: L.LightningModule, checkpoint: dict) -> None:
+    """An algorithm's `on_load_checkpoint`: refuse a checkpoint of something else, take over its metrics, and warn where
+    a resumed run cannot be bit-exact or has other settings.
 
     Raises:
         ArtefactError: another algorithm, game or version of the rules, or weights of another shape; names both.
@@ -55,6 +58,8 @@ def check_fits(module: L.LightningModule, checkpoint: dict) -> None:
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
+    ranks = checkpoint["iteration_metrics"]
+    module.iteration_metrics = list(ranks[module.global_rank]) if module.global_rank < len(ranks) else []
     trainer = module._trainer
     if trainer is not None and trainer.state.fn == "fit":
         _warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))

@@ -1,5 +1,7 @@
 """From rewards to advantages, per player: a decision's successor is the *same* player's next one."""
 
+import math
+
 import numpy as np
 import torch
 from numba import njit
@@ -77,3 +79,86 @@ def _gae(
             next_value[p] = value[t, b]
             earned[p] = 0.0
             has_next[p] = True
+
+
+def two_player_v_trace(
+    rollout: Rollout,
+    value: Tensor,
+    log_prob: Tensor,
+    kl: Tensor,
+    *,
+    eta: float,
+    gamma: float,
+    trace_lambda: float,
+    rho_bar: float = math.inf,
+    c_bar: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """V-trace of the regularised game for both players at once (Perolat et al. 2022, supplement; IMPALA's is for one).
+
+    In that game each player pays eta log(pi(a) / rho(a)) for its own actions and is paid as much for the other's. With
+    c = pi(a) / mu(a) the ratio of learner and behaviour policy at a decision and t' the same player's next one,
+
+        W_t = c_t * product of c over the other's decisions between t and t'
+        v_t = V_t + min(rho_bar, W_t) (r_t + gamma V_t' - V_t) + lambda min(c_bar, W_t) gamma (v_t' - V_t')
+        d_t = R_t + gamma (W_t / c_t) v_t' - V_t
+
+    where r_t holds the rewards until t', minus eta KL(pi || rho) at t and plus eta KL(pi || rho) at the other's
+    decisions, and R_t the same without the part at t, each term corrected for the other's moves before it. So
+    Q(a) = V - eta log(pi(a) / rho(a)) + 1[a = a_t] d_t / mu(a_t) is an estimate of all actions' values. gamma acts once
+    per own decision. Decisions of games that are unfinished at the end of the rollout are not valid.
+
+    Args:
+        value: [T, B] of the target network for the mover; log_prob: [T, B] of the action under the learner;
+        kl: [T, B], KL(pi || rho) at each decision; eta: reward units per nat; trace_lambda: lambda.
+        rho_bar, c_bar: the bounds; DeepNash's by default.
+
+    Returns:
+        targets v [T, B], d [T, B], both float32, and valid [T, B] bool; the former are 0 where not valid.
+    """
+    targets, deltas = (np.zeros(rollout.value.shape, np.float32) for _ in range(2))
+    valid = np.zeros(rollout.value.shape, np.bool_)
+    ratio = (log_prob - rollout.log_prob).exp()
+    _two_player_v_trace(
+        rollout.player.numpy(), rollout.played.numpy(), value.numpy(), ratio.numpy(), kl.numpy(),
+        rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(),
+        eta, gamma, trace_lambda, rho_bar, c_bar, targets, deltas, valid,
+    )  # fmt: skip
+    return torch.from_numpy(targets), torch.from_numpy(deltas), torch.from_numpy(valid)
+
+
+@njit
+def _two_player_v_trace(
+    player, played, value, ratio, kl, rewards, done, bootstrap, eta, gamma, trace_lambda, rho_bar, c_bar,
+    targets, deltas, valid,
+):  # fmt: skip
+    num_steps, num_envs, num_players = rewards.shape
+    reward, corrected = np.zeros(num_players), np.zeros(num_players)  # since the next own decision, going backwards
+    next_value, next_target, others = np.zeros(num_players), np.zeros(num_players), np.ones(num_players)
+    for b in range(num_envs):
+        known = False
+        for t in range(num_steps - 1, -1, -1):
+            if not played[t, b]:
+                break  # filler in front of a carried game
+            if done[t, b]:
+                known = True
+                for p in range(num_players):
+                    reward[p], corrected[p], others[p] = 0.0, 0.0, 1.0
+                    next_value[p] = next_target[p] = bootstrap[t, b, p]
+            if not known:
+                continue
+            for p in range(num_players):
+                reward[p] += rewards[t, b, p]
+                corrected[p] += rewards[t, b, p]
+                if p == player[t, b]:
+                    v, weight = value[t, b], ratio[t, b] * others[p]
+                    target = v + min(rho_bar, weight) * (reward[p] - eta * kl[t, b] + gamma * next_value[p] - v)
+                    target += trace_lambda * min(c_bar, weight) * gamma * (next_target[p] - next_value[p])
+                    deltas[t, b] = corrected[p] + gamma * others[p] * next_target[p] - v
+                    targets[t, b] = target
+                    valid[t, b] = True
+                    next_value[p], next_target[p] = v, target
+                    reward[p], corrected[p], others[p] = 0.0, 0.0, 1.0
+                else:
+                    reward[p] += eta * kl[t, b]
+                    corrected[p] = eta * kl[t, b] + ratio[t, b] * corrected[p]
+                    others[p] *= ratio[t, b]

@@ -3,7 +3,7 @@
 Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Rollout:
     last_player: Tensor  # [B] int8, to move after the last step
     last_value: Tensor  # [B] float32, that player's value there
     temperature: float  # that the logits of the new steps were divided by
+    notes: dict[str, Tensor] = field(default_factory=dict)  # what an algorithm worked out once and a resume must keep
 
     @property
     def num_decisions(self) -> int:

@@ -29,6 +29,8 @@ RUNS = {
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
     "leduc_ppo": ["--config", "configs/leduc_ppo.yaml", "--data.num_envs", "32", "--data.num_steps", "8"],
+    "kuhn_rnad": ["--config", "configs/kuhn_rnad.yaml", "--data.num_envs", "16"],
+    "leduc_neurd": ["--config", "configs/leduc_rnad.yaml", "--data.num_envs", "16", "--model.form", "neurd"],
 }  # fmt: skip
 SHORT = [
     "--trainer.max_epochs", "60", "--trainer.check_val_every_n_epoch", "9", "--trainer.log_every_n_steps", "4",

@@ -107,3 +107,57 @@ def gae(player, played, value, rewards, done, bootstrap, last_player, last_value
                 if valid[t, b] and later and not any(done[k, b] for k in range(t, later[0])) and valid[later[0], b]:
                     advantages[t, b] += gamma * gae_lambda * advantages[later[0], b]
     return advantages, valid
+
+
+def two_player_v_trace(r, value, ratio, kl, eta, gamma, trace_lambda, rho_bar, c_bar):
+    """Per env, per game, per player: the sums and products of the docstring, each written out for each decision."""
+    num_steps, num_envs, num_players = r.rewards.shape
+    targets, deltas, valid = (np.zeros((num_steps, num_envs)) for _ in range(3))
+    for b in range(num_envs):
+        ends = [t for t in range(num_steps) if r.done[t, b] and r.played[t, b]]
+        starts = [min((t for t in range(num_steps) if r.played[t, b]), default=0), *(t + 1 for t in ends)]
+        for start, end in zip(starts, ends):
+            for p in range(num_players):
+                next_value = next_target = float(r.bootstrap[end, b, p])
+                mine = [t for t in range(start, end + 1) if r.player[t, b] == p]
+                until = [*mine[1:], end + 1]
+                for t, after in reversed(list(zip(mine, until))):
+                    others = range(t + 1, after)
+                    rewards = sum(r.rewards[u, b, p] for u in range(t, after))
+                    rewards += eta * sum(kl[u, b] for u in others) - eta * kl[t, b]
+                    corrected, product = r.rewards[t, b, p], 1.0
+                    for u in others:
+                        corrected += product * eta * kl[u, b]
+                        product *= ratio[u, b]
+                        corrected += product * r.rewards[u, b, p]
+                    weight = ratio[t, b] * product
+                    deltas[t, b] = corrected + gamma * product * next_target - value[t, b]
+                    targets[t, b] = value[t, b] + min(rho_bar, weight) * (rewards + gamma * next_value - value[t, b])
+                    targets[t, b] += trace_lambda * min(c_bar, weight) * gamma * (next_target - next_value)
+                    next_value, next_target = value[t, b], targets[t, b]
+                    valid[t, b] = 1
+    return targets, deltas, valid.astype(bool)
+
+
+def regularised_value(game, policy, reference, eta, state=None):
+    """Expected returns [P] under `policy` where each player pays eta log(pi / rho) to the other for its own actions."""
+    state = game.new_state() if state is None else state
+    player = game.current_player(state[0])
+    result = np.zeros(game.num_players)
+    if player == TERMINAL:
+        return result
+    if player == CHANCE:
+        probs, paid = chance_of(game, state[0]), np.zeros(game.num_chance_outcomes)
+    else:
+        key = player, obs_of(game, state[0], player).tobytes()
+        probs = policy[key]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            paid = eta * np.log(probs / reference[key])
+    for a in np.flatnonzero(probs):
+        nxt = child(game, state, int(a))
+        after = rewards_of(game, nxt[0]) + regularised_value(game, policy, reference, eta, nxt)
+        if player >= 0:
+            after[player] -= paid[a]
+            after[1 - player] += paid[a]
+        result += probs[a] * after
+    return result

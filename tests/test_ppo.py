@@ -21,8 +21,8 @@ class Spy(L.Callback):
         self.metrics, self.weights, self.validations = [], [], 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module._metrics:
-            self.metrics.append({k: float(v) for k, v in pl_module._metrics[-1].items()})
+        if pl_module.iteration_metrics:
+            self.metrics.append({k: float(v) for k, v in pl_module.iteration_metrics[-1].items()})
         self.weights.append(torch.cat([p.detach().flatten().clone() for p in pl_module.policy.parameters()]))
 
     def on_validation_end(self, trainer, pl_module):
