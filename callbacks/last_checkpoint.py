@@ -102,6 +102,8 @@ class LastCheckpoint(Checkpoint):
         if getattr(trainer.strategy.checkpoint_io, "failures", 0):
             raise StorageError(f"the final checkpoint could not be written to {self._folder / 'checkpoints'}")
         requests.deferred = False
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._write_status(trainer, pl_module, "finished", exit_code=0)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

@@ -56,7 +56,8 @@ class Replay(L.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         self._state = {name: state_dict[name] for name in self._state}
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin the file or go on with it; not called, so nothing is cut off, where a resumed run is over already."""
         log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
         self._policy, self._closed = pl_module.policy, False
         if log_dir is None or not trainer.is_global_zero:

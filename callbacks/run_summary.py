@@ -39,6 +39,7 @@ class RunSummary(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = time.perf_counter()
+        self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         nash_conv = trainer.callback_metrics.get("eval/nash_conv")
@@ -68,9 +69,6 @@ class RunSummary(L.Callback):
             writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         print(f"policy of {tree.num_rows} infostates: {path}")
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._log_dir is None or not trainer.is_global_zero:

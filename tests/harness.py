@@ -221,7 +221,16 @@ def elsewhere(folder: str) -> None:
     random.seed(999)
 
 
-SABOTAGE = {f.__name__: f for f in (stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere)}
+def die_after_the_end() -> None:
+    """Killed when everything is saved and nothing is summed up yet."""
+    from callbacks.run_summary import RunSummary
+
+    RunSummary.on_fit_end = lambda self, trainer, module: os.kill(os.getpid(), signal.SIGKILL)
+
+
+SABOTAGE = {
+    f.__name__: f for f in (stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere, die_after_the_end)
+}
 
 
 def digest(folder: Path) -> str:

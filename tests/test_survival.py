@@ -260,6 +260,16 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(litrl, tmp_path, und
     assert weights[0]["SelfPlayDataModule"]["ranks"][0]["env"] == weights[1]["SelfPlayDataModule"]["ranks"][0]["env"]
 
 
+def test_killed_between_the_last_checkpoint_and_the_summary(litrl, tmp_path, undisturbed):
+    code = litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=("die_after_the_end",))
+    folder = tmp_path / "version_0"
+    assert code == -signal.SIGKILL and not (folder / "summary.json").exists()
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0
+    assert digest(folder) == undisturbed["kuhn_ppo"][0]
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    assert (folder / "summary.json").exists() and (folder / "learning_curve.png").exists()
+
+
 def test_one_run_per_folder(litrl, tmp_path, undisturbed):
     """A second process is refused by name; the lock of a killed one is taken over."""
 
