@@ -1,6 +1,6 @@
 """What each part of R-NaD brings on Leduc: equal decisions, equal seeds, one part changed at a time.
 
-    python scripts/ablation.py --seeds 31 32 33 34 35 --jobs 2 [--config configs/leduc_rnad.yaml] [--only magnet ...]
+    python scripts/ablation.py --seeds 51 52 53 54 55 --jobs 2 [--config configs/leduc_rnad.yaml] [--only magnet ...]
 
 Every variant is configs/leduc_rnad.yaml with the overlay below. Finished runs are kept in --folder and not repeated, so
 the study can be stopped and gone on with; delete the folder to begin anew. Prints the median and the worst NashConv of
@@ -53,9 +53,11 @@ VARIANTS = {  # the overlay over the config; "entropy" stands for the callback t
 }
 
 
-def with_overlay(base: Path, overlay: dict) -> str:
-    """The config with the overlay in place, as YAML."""
+def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
+    """The config with the overlay in place, and its schedules over so many iterations, as YAML."""
     config = yaml.safe_load(base.read_text())
+    if iterations is not None:
+        config["trainer"] |= {"max_epochs": iterations, "check_val_every_n_epoch": iterations}
     config["model"]["init_args"] |= overlay.get("model", {}).get("init_args", {})
     if "entropy" in overlay:
         others = [
@@ -68,7 +70,7 @@ def with_overlay(base: Path, overlay: dict) -> str:
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     """The summary of one run, which may have been finished before: its folder is named after its config's digest."""
-    text = with_overlay(args.config, VARIANTS[name])
+    text = with_overlay(args.config, VARIANTS[name], args.iterations)
     folder = args.folder / name.replace(" ", "_") / hashlib.sha256(text.encode()).hexdigest()[:12]
     done = sorted((folder / f"seed_{seed}").glob("version_*/summary.json"))
     if done:
@@ -109,6 +111,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "leduc_rnad.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33, 34, 35])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
+    parser.add_argument("--iterations", type=int, help="instead of the config's; its schedules shrink with them")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to run")
     parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--out", type=Path, default=Path("runs/ablation/ablation.png"))
