@@ -21,7 +21,7 @@ def test_variants_run(name, tmp_path):
     from lit_rl.cli import main
 
     path = tmp_path / "config.yaml"
-    path.write_text(with_overlay(LEDUC, VARIANTS[name]))
+    path.write_text(with_overlay(LEDUC, VARIANTS[name], None))
     main([
         "fit", "--config", str(path), "--data.game", "envs.kuhn_poker", "--data.num_envs", "32", "--trainer.max_epochs",
         "2", "--trainer.check_val_every_n_epoch", "2", "--trainer.default_root_dir", str(tmp_path),
@@ -50,7 +50,7 @@ def test_a_finished_run_is_not_repeated_unless_its_config_changed(tmp_path, monk
         return summary
 
     monkeypatch.setattr(ablation, "run", run)
-    args = argparse.Namespace(folder=tmp_path, config=LEDUC)
+    args = argparse.Namespace(folder=tmp_path, config=LEDUC, iterations=None)
     assert [ablation.measure("magnet", seed, args)["nash_conv"] for seed in (1, 2, 1)] == [1.0, 2.0, 1.0]
     other = tmp_path / "other.yaml"
     other.write_text(LEDUC.read_text().replace("clip: 0.2", "clip: 0.1"))
