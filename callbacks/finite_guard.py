@@ -1,5 +1,6 @@
 """Stops a run at the first NaN or infinity, before it reaches the weights."""
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -76,9 +77,10 @@ class FiniteGuard(L.Callback):
         saved = ""
         if self._log_dir is not None and self._batch is not None:
             path = Path(self._log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(dict(self._batch._asdict()), path)
-            saved = f"; batch saved to {path}"
+            with contextlib.suppress(OSError):  # what happened matters more than a full disk
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.save(dict(self._batch._asdict()), path)
+                saved = f"; batch saved to {path}"
         return FloatingPointError(
             f"{what} at {step}; weights untouched since the last good step{saved}; "
             "lower the learning rate or set trainer.gradient_clip_val"

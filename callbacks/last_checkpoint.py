@@ -1,5 +1,6 @@
 """Keeps checkpoints/last.ckpt: every so often, when a signal asks the run to stop, and at its end."""
 
+import math
 import time
 import traceback
 from pathlib import Path
@@ -19,10 +20,13 @@ from lit_rl.signals import Stopped, requests
 class LastCheckpoint(Checkpoint):
     """Save <run>/checkpoints/last.ckpt where a run can go on from bit by bit, and say in status.json how it stands.
 
-    At the border of an iteration, and after a signal also between two of its minibatches. SIGTERM and SIGINT stop the
-    run there, with exit code 143 or 130; a second signal, or four seconds without reaching that point, ends it with
-    the checkpoint it has. The one before stays as last.previous.ckpt. Rows of metrics.csv that were logged after the
-    checkpoint a run goes on from are dropped, since they will be logged again.
+    At the border of an iteration, the first included, and after a signal also between two of its minibatches. SIGTERM,
+    SIGINT and SIGHUP stop the run there, with exit code 128 + their number; a second signal, or four seconds without
+    reaching that point, ends it with the checkpoint it has. The one before stays as last.previous.ckpt. Rows of
+    metrics.csv that were logged after the checkpoint a run goes on from are dropped, since they will be logged again.
+
+    A run that trainer.max_steps or max_time ends within an iteration leaves the rest of that iteration out: if it goes
+    on later, it begins a new one.
 
     Args:
         every_seconds: how long to wait between two saves; 0 saves at every border.
@@ -31,25 +35,29 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, every_seconds: NonNegativeFloat = 60.0):
         self.every_seconds = float(every_seconds)
         self._folder: Path | None = None
-        self._saved_at = 0.0  # seconds of the monotonic clock
+        self._saved_at = -math.inf  # seconds of the monotonic clock
         self._at_start = True  # no batch has been trained since the start
         self._rows = 0  # of metrics.csv at the checkpoint this run goes on from
         self._steps: int | None = None  # Lightning's count of batches, for the next one to begin with
         self._log: RunLogger | None = None
+        self._begun = False  # the run folder is this run's to write in
+        self._ended_at: int | None = None  # max_epochs of the run, if it has reached its end
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)  # on every rank: Lightning broadcasts it
         self._log = next((logger for logger in trainer.loggers if isinstance(logger, RunLogger)), None)
-        if stage == "fit" and trainer.is_global_zero:
+        if trainer.is_global_zero:
             for name in remove_stages(self._folder / "checkpoints"):
                 print(f"removed {name}, left half-written by a run that was killed")
 
     def state_dict(self) -> dict:
         rows = self._log.experiment.num_rows() if self._log is not None and rank_zero_only.rank == 0 else 0
-        return {"rows": rows, "steps": self._steps}
+        return {"rows": rows, "steps": self._steps, "ended_at": self._ended_at}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._rows, self._steps = state_dict["rows"], state_dict["steps"]
+        self._rows, self._steps, self._ended_at = (state_dict[name] for name in ("rows", "steps", "ended_at"))
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         checkpoint["quiescent"] = self._steps is not None  # this callback's own saves, of which there are no better
@@ -68,10 +76,14 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._log is not None:
             self._log.experiment.keep(self._rows)
-        self._saved_at, self._at_start = time.monotonic(), True
+        self._at_start = True
+        if self._ended_at == trainer.max_epochs:  # by EarlyStopping, say: it has nothing more to do
+            trainer.should_stop = True
+        self._ended_at = None
         launcher = trainer.strategy.launcher
         requests.forward = launcher.kill if trainer.world_size > 1 and launcher is not None else None
         requests.install()  # again, since Lightning has put its own handler in front
+        self._begun = True
         self._write_status(trainer, pl_module, "running")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -92,12 +104,17 @@ class LastCheckpoint(Checkpoint):
         self._at_start, requests.deferred = False, True
         signum, _ = self._asked(trainer)
         loop = trainer.fit_loop.epoch_loop
-        if signum and not loop.batch_progress.is_last_batch:
+        # Not at the last minibatch, after which the border comes; not within accumulated gradients, which no checkpoint
+        # has; not where a validation is due, which would be left out.
+        index = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
+        busy = loop._should_accumulate() or (index + 1) % trainer.val_check_batch == 0
+        if signum and not loop.batch_progress.is_last_batch and not busy:
             self._write(trainer, loop._batches_that_stepped + 1)
             raise Stopped(signum)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         requests.clear_alarm()
+        self._ended_at = trainer.max_epochs
         self.save(trainer)
         if getattr(trainer.strategy.checkpoint_io, "failures", 0):
             raise StorageError(f"the final checkpoint could not be written to {self._folder / 'checkpoints'}")
@@ -108,8 +125,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         requests.clear_alarm()
-        if self._folder is None:
-            return  # it did not get as far as a run folder
+        if not self._begun:
+            return  # nothing has changed in the run folder, which may be another run's
         stopped = isinstance(exception, Stopped)
         code = exception.exit_code if stopped else exit_code(exception)
         if stopped:
@@ -132,11 +149,15 @@ class LastCheckpoint(Checkpoint):
         for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
+        if hasattr(trainer.train_dataloader, "finish"):
+            trainer.train_dataloader.finish()
         self._write(trainer, loop._batches_that_stepped)
 
     def _write(self, trainer: L.Trainer, steps: int) -> None:
-        self._steps = steps
+        self._steps, writer = steps, trainer.strategy.checkpoint_io
+        writer.forgiving = True
         trainer.save_checkpoint(self._folder / "checkpoints" / "last.ckpt")
+        writer.forgiving = False
         self._steps, self._saved_at = None, time.monotonic()
 
     def _asked(self, trainer: L.Trainer) -> tuple[int, bool]:

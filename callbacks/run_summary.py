@@ -88,9 +88,10 @@ class RunSummary(L.Callback):
         if last.exists():
             summary["checkpoint"] = str(last)
         for callback in trainer.checkpoint_callbacks:
-            if getattr(callback, "monitor", None) == "eval/nash_conv" and callback.best_model_path:
+            score = getattr(callback, "best_model_score", None)
+            if getattr(callback, "monitor", None) == "eval/nash_conv" and score is not None:
                 summary["best_checkpoint"] = callback.best_model_path
-                summary["best_nash_conv"] = float(callback.best_model_score)
+                summary["best_nash_conv"] = float(score)
         metrics = {}
         if tree is not None:
             metrics = exact_metrics(pl_module.export_policy(), tree)

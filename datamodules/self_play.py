@@ -16,7 +16,7 @@ from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.errors import ArtefactError, ConfigError, check_ranges
-from lit_rl.resume import of_every_rank
+from lit_rl.resume import of_every_rank, warn_of, well_formed
 from lit_rl.rollout import Rollout, collect
 
 SHUFFLE_STREAM = 3
@@ -61,6 +61,10 @@ class RolloutLoader:
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Nothing to do: the datamodule has put rollout and cursor back together with the games they belong to."""
+
+    def finish(self) -> None:
+        """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
+        self.cursor = len(self)
 
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
@@ -112,6 +116,8 @@ class SelfPlayDataModule(L.LightningDataModule):
         self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed
         self.num_threads, self.truncate_after, self.max_tree_nodes = num_threads, truncate_after, max_tree_nodes
         self.restart_games = restart_games
+        settings = {"num_steps": num_steps, "truncate_after": truncate_after, "num_threads": num_threads}
+        self.settings = {name: None if x is None else int(x) for name, x in settings.items()}  # plain, to be saved
         self.env: VectorEnv | None = None
         self.loader = RolloutLoader(self)
         self.tree: GameTree | None = None
@@ -132,7 +138,10 @@ class SelfPlayDataModule(L.LightningDataModule):
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
             record = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
-            self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record)
+            try:
+                self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record)
+            except (MemoryError, ValueError) as error:
+                raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
             self._restore()
         if self.tree is None and self.max_tree_nodes:
             try:
@@ -168,7 +177,13 @@ class SelfPlayDataModule(L.LightningDataModule):
             "cursor": self.loader.cursor,
         }
         ranks = of_every_rank(self.trainer, mine)
-        return {"game": self.game.name, "version": self.game.version, "ranks": ranks}
+        whose = {
+            "game": self.game.name,
+            "version": self.game.version,
+            "seed": int(self.seed),
+            "settings": self.settings,
+        }
+        return whose | {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._restored = state_dict
@@ -182,6 +197,10 @@ class SelfPlayDataModule(L.LightningDataModule):
         if self.restart_games:
             warnings.warn("data.restart_games: going on with new games, which is not bit-exact", stacklevel=2)
             return
+        with well_formed("the datamodule's state"):
+            self._take_over(saved)
+
+    def _take_over(self, saved: dict) -> None:
         there = (saved["game"], saved["version"])
         if there != (self.game.name, self.game.version):
             raise ArtefactError(
@@ -199,8 +218,10 @@ class SelfPlayDataModule(L.LightningDataModule):
             self.env.load(mine["env"])
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
+        warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})
+        self.seed = int(saved["seed"])  # the run's shuffling goes on, too
         self.loader.rollout = None if mine["rollout"] is None else Rollout(**mine["rollout"])
-        self.loader.cursor, self.loader.resumed = mine["cursor"], True
+        self.loader.cursor, self.loader.resumed = int(mine["cursor"]), True
 
     def train_dataloader(self) -> RolloutLoader:
         return self.loader

@@ -4,7 +4,7 @@ Lightning's own writer stages in $TMPDIR and does not sync; where that lies on a
 mid-copy destroys the checkpoint that was there. Here every instant of a write leaves at least the two newest complete
 files of that name, and each of them is known to the manifest before it appears:
 
-    manifest.json (new entry) -> <name>.ckpt kept as <name>.previous.ckpt -> staged file becomes <name>.ckpt
+    manifest.json (new entry) -> staged file becomes <name>.ckpt -> the one it replaced becomes <name>.previous.ckpt
 
 A file is trusted if its SHA-256 stands in the manifest beside it; which one is the newest says the entry's sequence
 number, never a file time. Everything inside loads with `torch.load(weights_only=True)`.
@@ -27,7 +27,6 @@ from lightning.fabric.plugins.io import CheckpointIO
 from lit_rl.errors import ArtefactError, StorageError
 
 MANIFEST = "manifest.json"
-KEPT = 3  # manifest entries per file name: the newest, the one before, and the one a crash may leave in its place
 CHUNK = 1 << 20
 
 
@@ -41,38 +40,41 @@ def replace_file(path: Path, data: bytes) -> None:
 class VerifiedCheckpointIO(CheckpointIO):
     """Lightning's plugin for reading and writing checkpoints, by the protocol above.
 
-    A save that fails for lack of space (or any other OSError) leaves what was there and only warns, since the next one
-    may succeed; after `max_failures` in a row it raises StorageError.
+    A save that fails for lack of space (or any other OSError) leaves what was there and raises StorageError; while
+    `forgiving` (`callbacks.LastCheckpoint` is, whose next save may succeed) only the `max_failures`-th in a row does.
     """
 
     def __init__(self, max_failures: int = 3):
         self.max_failures = max_failures
         self.failures = 0  # in a row
+        self.forgiving = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`, keeping the file that was there as <name>.previous.ckpt.
 
         Raises:
-            FloatingPointError: a weight is NaN or infinite. ArtefactError: something in it is no plain data.
-            StorageError: not written, for the `max_failures`-th time in a row.
+            FloatingPointError: a weight is NaN. ArtefactError: something in it is no plain data.
+            StorageError: not written, and no more patience.
         """
         path = Path(path)
         data = _serialise(checkpoint)
-        stage = None
+        stage, old = path.with_name(f".{path.name}.stage"), path.with_name(f".{path.name}.old.stage")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stage = _stage(path, data)
+            _stage(path, data)
             _add_to_manifest(path, data, checkpoint)
             if path.exists():
-                _link(path, path.with_name(f"{path.stem}.previous{path.suffix}"))
+                _second_name(path, old)
             os.replace(stage, path)
+            if old.exists():
+                os.replace(old, _previous(path))
             _sync_folder(path.parent)
         except OSError as error:
             self.failures += 1
-            if stage is not None:
-                stage.unlink(missing_ok=True)
+            for leftover in (stage, old):
+                leftover.unlink(missing_ok=True)
             what = f"checkpoint {path} not written ({error.strerror or error}), the one before stays"
-            if self.failures >= self.max_failures:
+            if not self.forgiving or self.failures >= self.max_failures:
                 raise StorageError(f"{what}; failed {self.failures} times in a row: free some space") from error
             warnings.warn(f"{what}; training goes on and the next save tries again", stacklevel=2)
         else:
@@ -83,12 +85,17 @@ class VerifiedCheckpointIO(CheckpointIO):
         path = Path(path)
         verify(path)
         try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
         except Exception as error:
             raise ArtefactError(f"checkpoint {path}: cannot be loaded ({_first_line(error)})") from error
+        if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+            raise ArtefactError(f"checkpoint {path}: holds no state_dict")
+        return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        Path(path).unlink(missing_ok=True)
+        """Of a file that ModelCheckpoint wants no longer, and of the one before it."""
+        for file in (Path(path), _previous(Path(path))):
+            file.unlink(missing_ok=True)
 
 
 def verify(path: Path) -> dict:
@@ -101,8 +108,7 @@ def verify(path: Path) -> dict:
         raise ArtefactError(f"checkpoint {path}: no such file{_remedy(path)}")
     entries = _read_manifest(path.parent)
     size = path.stat().st_size
-    with path.open("rb") as file:
-        sha = hashlib.file_digest(file, "sha256").hexdigest()
+    sha = _sha256(path)
     for entry in entries:
         if entry["sha256"] == sha:
             return entry
@@ -111,14 +117,19 @@ def verify(path: Path) -> dict:
         wanted = expected[-1]["size"]
         what = f"truncated, {size} of {wanted} bytes" if size < wanted else "its SHA-256 is not the recorded one"
         raise ArtefactError(f"checkpoint {path}: {what}{_remedy(path)}")
-    try:  # a file copied here alone: the checksums of its zip records, which torch.load does not look at
+    if damage := _damage(path):
+        raise ArtefactError(f"checkpoint {path}: {damage}{_remedy(path)}")
+    return {}
+
+
+def _damage(path: Path) -> str:
+    """What the checksums of a file's zip records say, which torch.load does not look at; "" if they are right."""
+    try:
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
     except Exception as error:
-        raise ArtefactError(f"checkpoint {path}: no checkpoint ({_first_line(error)}){_remedy(path)}") from error
-    if bad:
-        raise ArtefactError(f"checkpoint {path}: damaged at {bad}{_remedy(path)}")
-    return {}
+        return f"no checkpoint ({_first_line(error)})"
+    return f"damaged at {bad}" if bad else ""
 
 
 def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
@@ -130,9 +141,13 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
     good, refused = [], []
     for path in sorted(folder.glob("*.ckpt")):
         try:
-            entry = verify(path)
-            step = -1 if entry else int(torch.load(path, weights_only=True, map_location="cpu")["global_step"])
-            good.append((entry.get("quiescent", False), entry.get("sequence", -1), step, path))
+            entry, step = verify(path), -1
+            if not entry:
+                checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+                entry, step = _describe(checkpoint), int(checkpoint["global_step"])
+            if not entry["resumable"]:
+                continue
+            good.append((entry["quiescent"], entry.get("sequence", -1), step, path))
         except ArtefactError as error:
             refused.append(str(error).split(";")[0])
         except Exception as error:
@@ -150,8 +165,8 @@ def remove_stages(folder: Path) -> list[str]:
 
 def _serialise(checkpoint: dict[str, Any]) -> bytes:
     for name, tensor in checkpoint.get("state_dict", {}).items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise FloatingPointError(f"weight {name} is not finite; no checkpoint written, the one before stays")
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise FloatingPointError(f"weight {name} is NaN; no checkpoint written, the one before stays")
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
     try:
@@ -182,15 +197,21 @@ def _stage(path: Path, data: bytes) -> Path:
     return stage
 
 
-def _link(source: Path, target: Path) -> None:
-    """Make `target` another name of `source`, at no instant leaving `target` missing if it was there."""
-    stage = target.with_name(f".{target.name}.stage")
-    stage.unlink(missing_ok=True)
+def _second_name(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
     try:
-        os.link(source, stage)
+        os.link(source, target)
     except OSError:  # a file system without hard links
-        shutil.copyfile(source, stage)
-    os.replace(stage, target)
+        shutil.copyfile(source, target)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -209,11 +230,13 @@ def _read_manifest(folder: Path) -> list[dict]:
     try:
         manifest = json.loads(path.read_bytes())
         entries = [
-            entry | {"sequence": int(entry["sequence"]), "size": int(entry["size"]), "file": str(entry["file"])}
+            {"resumable": True, "quiescent": False}
+            | entry
+            | {"sequence": int(entry["sequence"]), "size": int(entry["size"]), "file": str(entry["file"])}
             for entry in manifest["checkpoints"]
             if isinstance(entry["sha256"], str)
         ]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         warnings.warn(
             f"{path} is damaged ({_first_line(error)}); going by the checkpoints' own checksums", stacklevel=2
         )
@@ -222,34 +245,44 @@ def _read_manifest(folder: Path) -> list[dict]:
 
 
 def _add_to_manifest(path: Path, data: bytes, checkpoint: dict[str, Any]) -> None:
-    entries = _read_manifest(path.parent)
-    others = [e for e in entries if e["file"] != path.name and (path.parent / e["file"]).exists()]
-    same = [e for e in entries if e["file"] == path.name][-KEPT + 1 :]
-    new = {
-        "sequence": entries[-1]["sequence"] + 1 if entries else 1,
+    """Add an entry for `data`; entries of files that are there stay, others go."""
+    known = {entry["sha256"]: entry for entry in _read_manifest(path.parent)}
+    entries = []
+    for file in path.parent.glob("*.ckpt"):
+        sha = _sha256(file)
+        if sha in known:
+            entries.append(known[sha])
+        elif not known and not _damage(file):  # the manifest is lost or damaged
+            content = torch.load(file, weights_only=True, map_location="cpu")
+            entries.append(
+                _describe(content) | {"sequence": 0, "file": file.name, "size": file.stat().st_size, "sha256": sha}
+            )
+    new = _describe(checkpoint) | {
+        "sequence": 1 + max((entry["sequence"] for entry in known.values()), default=0),
         "file": path.name,
         "size": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    entries = sorted([*entries, new], key=lambda entry: entry["sequence"])
+    replace_file(path.parent / MANIFEST, json.dumps({"schema": 1, "checkpoints": entries}, indent=1).encode())
+
+
+def _describe(checkpoint: dict[str, Any]) -> dict:
+    return {
         "global_step": int(checkpoint.get("global_step", 0)),
+        "resumable": bool(checkpoint.get("loops")) and bool(checkpoint.get("optimizer_states")),
         "quiescent": bool(checkpoint.get("quiescent", False)),  # saved between two minibatches, not during validation
         **checkpoint.get("run", {}),
     }
-    manifest = {"schema": 1, "checkpoints": sorted([*others, *same, new], key=lambda entry: entry["sequence"])}
-    replace_file(path.parent / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def _remedy(path: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        known = {entry["sha256"]: entry for entry in _read_manifest(path.parent)}
-    for entry in reversed(known.values()):
-        for name in (entry["file"], entry["file"].replace(".ckpt", ".previous.ckpt")):
-            other = path.parent / name
-            if other != path and other.is_file():
-                with other.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]:
-                        return f"; use {other}"
-    return "; there is no other verified checkpoint beside it"
+        known = {entry["sha256"]: entry["sequence"] for entry in _read_manifest(path.parent)}
+    others = [(known.get(_sha256(other), -1), other) for other in path.parent.glob("*.ckpt") if other != path]
+    newest = max(others, default=(-1, None))
+    return f"; use {newest[1]}" if newest[0] >= 0 else "; there is no other verified checkpoint beside it"
 
 
 def _first_line(error: Exception) -> str:

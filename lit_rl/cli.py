@@ -18,11 +18,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import lightning as L
+import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.ddp import default_pg_timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 # Imported so that the CLI knows them by their short names.
@@ -86,6 +88,8 @@ class LitRLCLI(LightningCLI):
     """`litrl fit|validate|test|predict` for any algorithm (`datamodules.self_play.Algorithm`), by class path."""
 
     run_folder: Path | None = None  # of the run that --ckpt_path last goes on with
+    origin: str | None = None  # the checkpoint that run began with
+    starts_over: bool = False  # it has not got as far as a checkpoint of its own
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("data.init_args.game", "model.init_args.game")
@@ -111,8 +115,10 @@ class LitRLCLI(LightningCLI):
         path = config.get("ckpt_path")
         if path == "last":
             self.run_folder = _folder_of(config.get("config"))
-            config["ckpt_path"] = self._newest_checkpoint(self.run_folder)
-        elif path and path != "hpc":
+            self.origin = yaml.safe_load((self.run_folder / "config.yaml").read_text()).get("ckpt_path")
+            newest = self._newest_checkpoint(self.run_folder)
+            config["ckpt_path"], self.starts_over = newest or self.origin, newest is None
+        elif path is not None and path != "hpc":
             verify(Path(path))
 
     def _newest_checkpoint(self, run_folder: Path) -> str | None:
@@ -140,8 +146,10 @@ class LitRLCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
         """Lightning's, with a CSV log and the run folder <default_root_dir>/version_<n> whatever other loggers ask."""
         trainer = self._get(self.config_init, "trainer")
-        always = [make for make in ALWAYS if make is not LastCheckpoint or trainer.enable_checkpointing is not False]
-        if trainer.logger is not False and not trainer.fast_dev_run:
+        has_folder = trainer.logger is not False and not trainer.fast_dev_run
+        keeps = has_folder and trainer.enable_checkpointing is not False
+        always = [make for make in ALWAYS if make is not LastCheckpoint or keeps]
+        if has_folder:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
@@ -150,21 +158,27 @@ class LitRLCLI(LightningCLI):
             kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
             kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
-        if trainer.strategy == "ddp":  # Lightning waits half an hour for a rank that hangs
-            kwargs["strategy"] = DDPStrategy(timeout=timedelta(seconds=self._get(self.config, "ddp_timeout")))
         listed = {type(callback) for callback in trainer.callbacks or []}
         if trainer.enable_progress_bar is False:
             listed.add(RunProgress)
         self.trainer_defaults["callbacks"] = [make() for make in always if make not in listed]
         if self.run_folder is not None:
-            self.config[self.subcommand]["ckpt_path"] = None  # the saved config.yaml describes the run, not its rescue
-        return super().instantiate_trainer(**kwargs)
+            self.config[self.subcommand]["ckpt_path"] = self.origin  # config.yaml describes the run, not its rescue
+        keys = [c.state_key for c in trainer.callbacks or [] if type(c).state_dict is not L.Callback.state_dict]
+        if twice := {key.split("{")[0] for key in keys if keys.count(key) > 1}:
+            raise ConfigError(f"trainer.callbacks: {', '.join(twice)} is listed twice, and a checkpoint could hold one")
+        built = super().instantiate_trainer(**kwargs)
+        if isinstance(built.strategy, DDPStrategy) and built.strategy._timeout == default_pg_timeout:
+            built.strategy._timeout = timedelta(seconds=self._get(self.config, "ddp_timeout"))
+        return built
 
     def _run_logger(self, root: Path) -> RunLogger:
         if rank_zero_only.rank != 0:
             return RunLogger(root / "version_of_rank_0")
         folder = self.run_folder or claim_run_folder(root)
         lock_run_folder(folder)
+        for name in ("metrics.csv", "replay.jsonl") if self.starts_over else ():
+            (folder / name).unlink(missing_ok=True)
         return RunLogger(folder)
 
 
@@ -184,14 +198,14 @@ def _offline_if_unreachable(logger: WandbLogger) -> None:
 
 
 def _folder_of(configs: list | None) -> Path:
-    """The run folder that the last --config lies in."""
-    path = Path(str(configs[-1])).absolute() if configs else None
-    if path is None or path.name != "config.yaml" or not (path.parent / "lock").exists():
-        raise ConfigError(
-            f"ckpt_path=last: goes on with the run whose folder holds the config, and {path} is none; "
-            "give --config <run>/config.yaml, or the path of a checkpoint"
-        )
-    return path.parent
+    """The run folder that the last --config of a run lies in; overlays may stand around it."""
+    for path in reversed([Path(str(config)).absolute() for config in configs or []]):
+        if path.name == "config.yaml" and (path.parent / "lock").exists():
+            return path.parent
+    raise ConfigError(
+        f"ckpt_path=last: goes on with the run whose folder holds a config, {configs and configs[-1]} lies in none; "
+        "give --config <run>/config.yaml, or the path of a checkpoint"
+    )
 
 
 def main(args: list[str] | None = None) -> None:

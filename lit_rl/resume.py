@@ -2,6 +2,8 @@
 
 import platform
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import lightning as L
 import numba
@@ -40,9 +42,28 @@ def load_state(module: L.LightningModule, checkpoint: dict) -> None:
     Raises:
         ArtefactError: another algorithm, game or version of the rules, or weights of another shape; names both.
     """
+    with well_formed("what lit-rl saves"):
+        _load_state(module, checkpoint)
+
+
+@contextmanager
+def well_formed(part: str) -> Iterator[None]:
+    """Whatever a checkpoint that lacks something makes us stumble over becomes an ArtefactError."""
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ArtefactError(f"checkpoint: {part} is not as it should be ({type(error).__name__}: {error})") from error
+
+
+def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
+    trainer = module._trainer
+    resumes = trainer is not None and trainer.state.fn == "fit"
     run = checkpoint.get("run")
     if run is None:
         raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
+    for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
+        if not checkpoint.get(key):
+            raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
     here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
     there = {key: run.get(key) for key in here}
     if there != here:
@@ -50,8 +71,10 @@ def load_state(module: L.LightningModule, checkpoint: dict) -> None:
             "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
             + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
         )
-    theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-    ours = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    theirs, ours = (
+        {name: tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for name, x in state.items()}
+        for state in (checkpoint["state_dict"], module.state_dict())
+    )
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ArtefactError(
@@ -60,10 +83,13 @@ def load_state(module: L.LightningModule, checkpoint: dict) -> None:
             )
     ranks = checkpoint["iteration_metrics"]
     module.iteration_metrics = list(ranks[module.global_rank]) if module.global_rank < len(ranks) else []
-    trainer = module._trainer
-    if trainer is not None and trainer.state.fn == "fit":
-        _warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
-        _warn_of("its settings were", checkpoint.get("hyper_parameters", {}), dict(module.hparams))
+    if resumes:
+        warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
+        warn_of(
+            "(optimizer and learning rate stay) its settings were",
+            checkpoint.get("hyper_parameters", {}),
+            dict(module.hparams),
+        )
 
 
 def _surroundings(module: L.LightningModule) -> dict:
@@ -71,6 +97,8 @@ def _surroundings(module: L.LightningModule) -> dict:
         "precision": str(module.trainer.precision),
         "device": module.device.type,
         "devices": module.trainer.world_size,
+        "gradient_clip_val": module.trainer.gradient_clip_val,
+        "accumulate_grad_batches": module.trainer.accumulate_grad_batches,
         "torch threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
@@ -79,7 +107,8 @@ def _surroundings(module: L.LightningModule) -> dict:
     }
 
 
-def _warn_of(what: str, there: dict, here: dict) -> None:
+def warn_of(what: str, there: dict, here: dict) -> None:
+    """One warning that names each setting which the checkpoint has otherwise than this run."""
     same = sorted(there.keys() & here.keys())
     changes = [f"{key}={there[key]} (now {here[key]})" for key in same if there[key] != here[key]]
     if changes:

@@ -85,8 +85,20 @@ def write_json(path: Path, content: dict) -> None:
 class MetricsFile(ExperimentWriter):
     """Lightning's writer of metrics.csv, which goes on with a file that is there and never leaves half of one."""
 
+    def __init__(self, log_dir: str):
+        super().__init__(log_dir)
+        self.metrics_keys = self._read()[0]
+
     def _check_log_dir_exists(self) -> None:
         """Lightning would delete the file here."""
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except OSError as error:
+            raise StorageError(
+                f"{self.metrics_file_path}: cannot be written ({error.strerror}); free some space"
+            ) from error
 
     def num_rows(self) -> int:
         path = Path(self.metrics_file_path)

@@ -1,17 +1,23 @@
-"""SIGTERM and SIGINT: a run in training finishes its batch, checkpoints and leaves; everything else leaves at once.
+"""SIGTERM, SIGINT, SIGHUP: a run in training ends its batch, checkpoints and leaves; everything else leaves at once.
 
 Process-wide, since signal handlers are. Lightning's own handling exits with 0 after SIGTERM, and with several devices
 calls a collective from inside the handler.
 """
 
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-HANDLED = {signal.SIGTERM: "_on_signal", signal.SIGINT: "_on_signal", signal.SIGALRM: "_on_alarm"}
+HANDLED = {
+    signal.SIGTERM: "_on_signal",
+    signal.SIGINT: "_on_signal",
+    signal.SIGHUP: "_on_signal",
+    signal.SIGALRM: "_on_alarm",
+}
 GRACE = 4.0  # seconds until the end of the batch; then the run leaves with the checkpoint it has
 
 
@@ -24,9 +30,8 @@ class Stopped(BaseException):
         super().__init__(signum)
 
     def __str__(self) -> str:
-        way_on = (
-            f"; go on with: litrl fit --config {self.folder / 'config.yaml'} --ckpt_path last" if self.folder else ""
-        )
+        config = shlex.quote(str(self.folder / "config.yaml")) if self.folder else ""
+        way_on = f"; go on with: litrl fit --config {config} --ckpt_path last" if self.folder else ""
         return f"stopped by {signal.Signals(self.signum).name}{way_on}"
 
     @property
@@ -43,9 +48,11 @@ class _Requests:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over both signals, also where a parent (nohup, a background shell) had them ignored."""
+        """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored."""
         self.received, self.deferred = 0, False
         for signum, handler in HANDLED.items():
+            if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
+                continue
             before = signal.signal(signum, getattr(self, handler))
             self._before.setdefault(signum, before)
 

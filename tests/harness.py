@@ -228,9 +228,15 @@ def die_after_the_end() -> None:
     RunSummary.on_fit_end = lambda self, trainer, module: os.kill(os.getpid(), signal.SIGKILL)
 
 
-SABOTAGE = {
-    f.__name__: f for f in (stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere, die_after_the_end)
-}
+def die_at_start() -> None:
+    """Killed in the first minibatch."""
+    before_batch(lambda trainer, module, batch: os.kill(os.getpid(), signal.SIGKILL))
+
+
+TROUBLES = (
+    stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere, die_after_the_end, die_at_start
+)  # fmt: skip
+SABOTAGE = {f.__name__: f for f in TROUBLES}
 
 
 def digest(folder: Path) -> str:

@@ -159,7 +159,7 @@ def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
         (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
         (["--model.lr_schedule", "PowerLaw", "--model.lr_schedule.end", "0"], "end=0"),
         (["--model.num_minibatches", "3"], "num_envs=32 times num_steps=8 is not divisible by num_minibatches=3"),
-        (["--ckpt_path", "last"], "ckpt_path=last: .*kuhn_ppo.yaml is none"),
+        (["--ckpt_path", "last"], "ckpt_path=last: .*kuhn_ppo.yaml lies in none"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--trainer.max_epochs", "many"], "max_epochs: .*many"),
     ],

@@ -14,7 +14,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +164,52 @@ def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, 
         assert digest(root / "version_0") == reference, number
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ["--trainer.accumulate_grad_batches", "2"],
+        ["--trainer.limit_train_batches", "3"],
+        ["--trainer.val_check_interval", "2"],
+    ],
+    ids=lambda odd: odd[0],
+)
+def test_trainers_with_odd_rhythms(litrl, tmp_path, odd):
+    """Stopped in the middle of accumulated gradients, short of a rollout's last batch, where a validation is due."""
+    short = ["--trainer.max_epochs", "5", "--trainer.check_val_every_n_epoch", "1", *odd]
+    assert litrl(fit_arguments("leduc_ppo", tmp_path / "whole") + short, tmp_path / "log") == 0
+    for number in (4, 5, 6):
+        root = tmp_path / str(number)
+        args = fit_arguments("leduc_ppo", root) + short
+        assert litrl(args, tmp_path / "log", sabotage=("stop_after_batch", number)) == 143
+        assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
+        assert digest(root / "version_0") == digest(tmp_path / "whole" / "version_0"), number
+
+
+def test_a_run_that_stopped_early_stays_as_it_is(litrl, tmp_path):
+    """EarlyStopping ended it; going on from its last checkpoint does not train on."""
+    early = [
+        "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "eval/nash_conv",
+        "--trainer.callbacks.patience", "1", "--trainer.callbacks.min_delta", "5",
+    ]  # fmt: skip
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path) + early, tmp_path / "log") == 0
+    folder = tmp_path / "version_0"
+    before, iterations = digest(folder), json.loads((folder / "status.json").read_text())["iteration"]
+    assert iterations < 60
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0
+    assert json.loads((folder / "status.json").read_text())["iteration"] == iterations
+    assert digest(folder) == before
+
+
+def test_a_branch_killed_before_its_first_checkpoint_begins_where_it_began(litrl, tmp_path, undisturbed):
+    start = str(undisturbed["kuhn_ppo"][2] / "checkpoints" / "best.ckpt")
+    branch = ["--ckpt_path", start]
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path / "a") + branch, tmp_path / "log") == 0
+    killed = litrl(fit_arguments("kuhn_ppo", tmp_path / "b") + branch, tmp_path / "log", sabotage=("die_at_start",))
+    assert killed == -signal.SIGKILL
+    assert litrl(resume_arguments(tmp_path / "b" / "version_0"), tmp_path / "log") == 0
+    assert digest(tmp_path / "b" / "version_0") == digest(tmp_path / "a" / "version_0")
+
+
 def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undisturbed):
     """Nothing hangs on the global seed, the hash seed, the working directory, or where the run folder lies."""
     reference, _, folder = undisturbed["kuhn_ppo"]
@@ -176,9 +221,9 @@ def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undistu
     for path in (moved / "checkpoints").iterdir():
         os.utime(path, (315532800, 315532800) if "last" in path.name else None)  # file times say nothing: 1980 or now
 
-    assert litrl(resume_arguments(moved), tmp_path / "log", sabotage=("elsewhere", str(tmp_path))) == 0, (
-        tmp_path / "log"
-    ).read_text()[-2000:]
+    args = [*resume_arguments(moved), "--seed_everything", "77"]
+    code = litrl(args, tmp_path / "log", sabotage=("elsewhere", str(tmp_path)))
+    assert code == 0, (tmp_path / "log").read_text()[-2000:]
     assert digest(moved) == reference
     best = json.loads((moved / "summary.json").read_text())
     assert Path(best["best_checkpoint"]).parent == moved / "checkpoints"
@@ -188,8 +233,9 @@ def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undistu
 def test_last_is_no_checkpoint_taken_during_a_validation(tmp_path):
     """best.ckpt may be the newest file, but the row of metrics of its validation would be missing afterwards."""
     checkpoint = small_checkpoint(3)
-    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"quiescent": True}, tmp_path / "last.ckpt")
-    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"global_step": 4}, tmp_path / "best.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"quiescent": False}, tmp_path / "best.ckpt")
+    VerifiedCheckpointIO().save_checkpoint(checkpoint | {"optimizer_states": []}, tmp_path / "weights.ckpt")
     assert newest_verified(tmp_path)[0].name == "last.ckpt"
     (tmp_path / "last.ckpt").write_bytes(b"")
     assert newest_verified(tmp_path)[0].name == "best.ckpt"
@@ -288,10 +334,8 @@ def test_a_full_disk_loses_nothing(litrl, tmp_path, undisturbed):
     folder = tmp_path / "version_0"
     before = {p.name: p.read_bytes() for p in (folder / "checkpoints").iterdir()}
     assert litrl(resume_arguments(folder), tmp_path / "log", sabotage=("full_disk", 65_536)) == 5
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert lines[-1].startswith("error[5]: checkpoint") and lines[-1].endswith(
-        "failed 3 times in a row: free some space"
-    )
+    line = last_line(tmp_path / "log")
+    assert line.startswith("error[5]: checkpoint") and line.endswith("times in a row: free some space")
     after = {p.name: p.read_bytes() for p in (folder / "checkpoints").iterdir()}
     assert {k: v for k, v in after.items() if k != "manifest.json"} == {
         k: v for k, v in before.items() if k != "manifest.json"
@@ -347,13 +391,15 @@ PRIMITIVES = ("open", "write", "fsync", "replace", "link", "unlink", "close")
 
 def small_checkpoint(step: int) -> dict:
     generator = torch.Generator().manual_seed(step)
-    return {"global_step": step, "state_dict": {"w": torch.rand(3000, generator=generator)}, "run": {"iteration": step}}
+    weights = {"w": torch.rand(3000, generator=generator)}
+    resumable = {"loops": {"fit_loop": {}}, "optimizer_states": [{}], "quiescent": True}
+    return {"global_step": step, "state_dict": weights, "run": {"iteration": step}} | resumable
 
 
 def write_in_fork(folder: Path, step: int, fail_at: int, crash: bool) -> int:
     """Write generation `step` in a fork in which the `fail_at`-th call of a PRIMITIVE kills it or finds no space.
 
-    Returns the exit code: 0 written, 9 killed, 5 refused, 7 only warned.
+    Returns the exit code: 0 written, 9 killed, 5 refused.
     """
     pid = os.fork()
     if pid == 0:
@@ -374,10 +420,8 @@ def write_in_fork(folder: Path, step: int, fail_at: int, crash: bool) -> int:
         for name in PRIMITIVES:
             setattr(os, name, guarded(getattr(os, name)))
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                VerifiedCheckpointIO().save_checkpoint(small_checkpoint(step), folder / "last.ckpt")
-            os._exit(7 if caught else 0)
+            VerifiedCheckpointIO().save_checkpoint(small_checkpoint(step), folder / "last.ckpt")
+            os._exit(0)
         except StorageError:
             os._exit(5)
         except BaseException:
@@ -400,13 +444,12 @@ def test_every_crash_point_of_a_checkpoint_write(tmp_path, crash):
         assert torch.equal(content["state_dict"]["w"], small_checkpoint(content["global_step"])["state_dict"]["w"])
         assert refused == [] and (folder / "last.ckpt").exists()
         steps = {torch.load(p, weights_only=True)["global_step"] for p in folder.glob("*.ckpt") if verify(p)}
-        assert len(steps) >= 2 or {p.name for p in folder.glob("*.ckpt")} == {"last.ckpt", "last.previous.ckpt"}
-        assert max(steps) >= 3
+        assert len(steps) >= 2, (n, steps)
         VerifiedCheckpointIO().save_checkpoint(small_checkpoint(5), folder / "last.ckpt")  # and life goes on
         assert torch.load(newest_verified(folder)[0], weights_only=True)["global_step"] == 5
         if code == 0:
             break
-        assert code == (9 if crash else 7), (n, code)
+        assert code == (9 if crash else 5), (n, code)
         points += 1
     assert code == 0 and points >= 8
     print(f"\n{points} points of {'death' if crash else 'ENOSPC'} in one checkpoint write, none loses a generation")
@@ -471,7 +514,7 @@ def test_many_damaged_checkpoints(tmp_path):
 def test_what_is_not_plain_data_is_not_written(tmp_path):
     with pytest.raises(ArtefactError, match="would not load with weights_only=True"):
         VerifiedCheckpointIO().save_checkpoint(small_checkpoint(1) | {"extra": Path("x")}, tmp_path / "last.ckpt")
-    with pytest.raises(FloatingPointError, match="weight w is not finite"):
+    with pytest.raises(FloatingPointError, match="weight w is NaN"):
         checkpoint = small_checkpoint(1)
         checkpoint["state_dict"]["w"][7] = torch.nan
         VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
