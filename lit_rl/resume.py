@@ -62,7 +62,7 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
     if run is None:
         raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
     for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
-        if not checkpoint.get(key):
+        if key not in checkpoint or (key != "callbacks" and not checkpoint[key]):
             raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
     here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
     there = {key: run.get(key) for key in here}
