@@ -80,8 +80,6 @@ class LastCheckpoint(Checkpoint):
         if self._ended_at == trainer.max_epochs:  # by EarlyStopping, say: it has nothing more to do
             trainer.should_stop = True
         self._ended_at = None
-        launcher = trainer.strategy.launcher
-        requests.forward = launcher.kill if trainer.world_size > 1 and launcher is not None else None
         requests.install()  # again, since Lightning has put its own handler in front
         self._begun = True
         self._write_status(trainer, pl_module, "running")

@@ -1,7 +1,7 @@
 """The `litrl` command: LightningCLI with the game written once, one-line errors and a run folder that holds it all.
 
-Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics, 5 storage, 130 SIGINT, 143 SIGTERM,
-1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies in <run>/crash/.
+Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics, 5 storage, 128 + n stopped by signal n
+(130 SIGINT, 143 SIGTERM), 1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies in <run>/crash/.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ class LitRLCLI(LightningCLI):
             "--ddp_timeout",
             type=PositiveInt,
             default=300,
-            help="Seconds without a word from another rank, with trainer.strategy=ddp, until the job ends.",
+            help="Seconds without a word from another device's process until the job ends.",
         )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
@@ -127,7 +127,8 @@ class LitRLCLI(LightningCLI):
             print(f"passed over: {reason}", file=sys.stderr)
         if newest is None and refused:
             raise ArtefactError(f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} can be trusted")
-        print(f"going on from {newest}" if newest else f"no checkpoint yet in {run_folder}: from the beginning")
+        start = newest or f"{self.origin or 'the beginning'}: {run_folder} holds no checkpoint yet"
+        print(f"going on from {start}")
         return newest and str(newest)
 
     def instantiate_classes(self) -> None:

@@ -1,13 +1,13 @@
 """SIGTERM, SIGINT, SIGHUP: a run in training ends its batch, checkpoints and leaves; everything else leaves at once.
 
 Process-wide, since signal handlers are. Lightning's own handling exits with 0 after SIGTERM, and with several devices
-calls a collective from inside the handler.
+calls a collective from inside the handler. Here one rank's signal reaches the others after the batch, when they ask each
+other (`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which a terminal sends to all, look like two.
 """
 
 import os
 import shlex
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,7 +44,6 @@ class _Requests:
 
     def __init__(self) -> None:
         self.received, self.deferred = 0, False
-        self.forward: Callable[[int], None] | None = None  # to the processes of the other ranks
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
@@ -69,8 +68,6 @@ class _Requests:
         if self.received:
             os._exit(128 + self.received)  # asked twice: now; files are replaced atomically
         self.received = signum
-        if self.forward is not None:
-            self.forward(signum)
         if not self.deferred:
             raise Stopped(signum)
         signal.setitimer(signal.ITIMER_REAL, GRACE)
