@@ -1,7 +1,8 @@
 """The `litrl` command: LightningCLI with the game written once, one-line errors and a run folder that holds it all.
 
 Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics, 5 storage, 128 + n stopped by signal n
-(130 SIGINT, 143 SIGTERM), 1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies in <run>/crash/.
+(130 SIGINT, 143 SIGTERM), 1 anything else. The last line on stderr says why; a traceback comes with --debug, and lies
+in <run>/crash/.
 """
 
 import contextlib

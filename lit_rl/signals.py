@@ -1,8 +1,8 @@
 """SIGTERM, SIGINT, SIGHUP: a run in training ends its batch, checkpoints and leaves; everything else leaves at once.
 
 Process-wide, since signal handlers are. Lightning's own handling exits with 0 after SIGTERM, and with several devices
-calls a collective from inside the handler. Here one rank's signal reaches the others after the batch, when they ask each
-other (`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which a terminal sends to all, look like two.
+calls a collective from inside the handler. Here one rank's signal reaches the others after the batch, when they ask
+each other (`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which a terminal sends to all, look like two.
 """
 
 import os
