@@ -255,7 +255,3 @@ def main(args: list[str] | None = None) -> None:
     finally:
         release_run_folders()
         requests.restore()
-
-
-if __name__ == "__main__":
-    main()

@@ -57,7 +57,7 @@ def has(module: str) -> bool:
 
 def bench_start(table: Table, threads: int) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    litrl = [sys.executable, "-m", "lit_rl.cli"]
+    litrl = [sys.executable, "-m", "lit_rl"]
     with tempfile.TemporaryDirectory() as folder:
         for what, args in (
             ("litrl --help", ["--help"]),

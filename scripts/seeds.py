@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def run(config: str, seed: int, folder: Path, extra: list[str]) -> dict:
     """One training; returns its summary.json with the last and the best NashConv."""
     command = [
-        sys.executable, "-m", "lit_rl.cli", "fit", "--config", config, "--seed_everything", str(seed),
+        sys.executable, "-m", "lit_rl", "fit", "--config", config, "--seed_everything", str(seed),
         "--trainer.default_root_dir", str(folder / f"seed_{seed}"), *extra,
     ]  # fmt: skip
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
