@@ -102,7 +102,10 @@ class MetricsFile(ExperimentWriter):
 
     def num_rows(self) -> int:
         path = Path(self.metrics_file_path)
-        return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+        if not path.exists():
+            return 0
+        with path.open("rb") as file:  # in pieces: a long run's file must not grow into the memory
+            return max(0, sum(piece.count(b"\n") for piece in iter(lambda: file.read(65_536), b"")) - 1)
 
     def keep(self, num_rows: int) -> None:
         """Drop all rows after the first `num_rows`: what a run wrote after the checkpoint it now goes on from."""
