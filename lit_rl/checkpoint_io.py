@@ -1,8 +1,8 @@
 """Checkpoints that survive: staged beside their target, synced, read back, and listed by hash in a manifest.
 
 Lightning's own writer stages in $TMPDIR and does not sync; where that lies on another disk, a kill or a full disk in
-mid-copy destroys the checkpoint that was there. Here every instant of a write leaves at least the two newest complete
-files of that name, and each of them is known to the manifest before it appears:
+mid-copy destroys the checkpoint that was there. Here every instant of a write leaves at least two complete generations
+of that name, and each of them is known to the manifest before it appears:
 
     manifest.json (new entry) -> staged file becomes <name>.ckpt -> the one it replaced becomes <name>.previous.ckpt
 
