@@ -138,8 +138,11 @@ class SelfPlayDataModule(L.LightningDataModule):
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
             record = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
+            observe_all = getattr(self.trainer.lightning_module, "observe_all", False)
             try:
-                self.env = VectorEnv(self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record)
+                self.env = VectorEnv(
+                    self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record, observe_all
+                )
             except (MemoryError, ValueError) as error:
                 raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
             self._restore()

@@ -16,7 +16,9 @@ from envs.game import TERMINAL, Game
 from envs.rng import make_streams, uniform
 
 CHANCE_STREAM, ACTION_STREAM = 1, 2
-SAVED = ("state", "player", "legal", "obs", "num_decisions", "chance_streams", "game_streams", "action_streams")
+SAVED = (
+    "state", "player", "legal", "obs", "history", "num_decisions", "chance_streams", "game_streams", "action_streams",
+)  # fmt: skip
 
 # Kernels that only read and write arrays they are given: without the GIL, so that plain threads run them side by side,
 # and without numba's reference counting, which would cost half of their speed (measured on Leduc). Not prange: its
@@ -43,6 +45,7 @@ class Buffers(NamedTuple):
     done: np.ndarray
     truncated: np.ndarray
     final_obs: np.ndarray
+    history: np.ndarray
     num_decisions: np.ndarray
     chance_streams: np.ndarray
     game_streams: np.ndarray
@@ -63,6 +66,7 @@ class VectorEnv:
         truncate_after: cut a game off after so many decisions (null: play every game to its end).
         num_threads: worker threads of `step`; more than one pays from some ten thousand rows.
         record: keep `game_streams`, which costs a few percent of `step`.
+        observe_all: keep `history`, for critics that see the whole game.
 
     Attributes:
         state: [B] of `game.state_dtype`, each at a decision of some player (never chance, never terminal).
@@ -73,6 +77,7 @@ class VectorEnv:
         done: [B] bool, the game of that row ended with this step, and a new one has begun.
         truncated: [B] bool, it ended because it was cut off after `truncate_after` decisions.
         final_obs: [B, P, *D], every player's infostate where a game was truncated; stale elsewhere.
+        history: [B, P, *D], every player's infostate where the game stands; [B, 0, *D] without `observe_all`.
         num_decisions: [B] int32, decisions made so far in the running game.
         action_streams, chance_streams: [B] uint64, the state of the two random streams of each row.
         game_streams: [B] uint64, `chance_streams` as it was when the running game began: together with the players'
@@ -87,6 +92,7 @@ class VectorEnv:
         truncate_after: int | None = None,
         num_threads: int = 1,
         record: bool = False,
+        observe_all: bool = False,
     ):
         if num_envs < 1:
             raise ValueError(f"num_envs={num_envs}: needs at least one environment")
@@ -105,6 +111,7 @@ class VectorEnv:
             done=np.zeros(b, np.bool_),
             truncated=np.zeros(b, np.bool_),
             final_obs=np.zeros((b, p, *d), game.obs_dtype),
+            history=np.zeros((b, p if observe_all else 0, *d), game.obs_dtype),
             num_decisions=np.zeros(b, np.int32),
             chance_streams=make_streams(b, seed, CHANCE_STREAM),
             game_streams=np.zeros(b, np.uint64),
@@ -117,7 +124,7 @@ class VectorEnv:
         bounds = np.linspace(0, b, min(num_threads, b) + 1).astype(np.int64).tolist()
         self._chunks = list(zip(bounds, bounds[1:], strict=False))
         self._pool = ThreadPoolExecutor(len(self._chunks) - 1, "vector_env") if len(self._chunks) > 1 else None
-        self._reset, self._step = compile_driver(game, truncate_after, record)
+        self._reset, self._step = compile_driver(game, truncate_after, record, observe_all)
         self.reset()
 
     def reset(self) -> None:
@@ -136,7 +143,7 @@ class VectorEnv:
 
     def save(self) -> dict[str, bytes]:
         """All that the games to come depend on; `load` makes an env of the same shape go on bit by bit."""
-        return {name: getattr(self, name).tobytes() for name in SAVED}
+        return {name: getattr(self, name).tobytes() for name in SAVED if getattr(self, name).size}
 
     def load(self, saved: dict[str, bytes]) -> None:
         """Go on where `saved` was taken.
@@ -151,7 +158,7 @@ class VectorEnv:
                     f"saved env state does not fit: {name} has {size} bytes, "
                     f"{self.game.name} with num_envs={self.num_envs} needs {needed}"
                 )
-        for name in SAVED:
+        for name in (name for name in SAVED if name in saved):
             array = getattr(self, name)
             array[...] = np.frombuffer(saved[name], array.dtype).reshape(array.shape)
 
@@ -251,7 +258,7 @@ def _sample_uniform(thread, lo, hi, legal, streams, action):
 
 
 @cache
-def compile_driver(game: Game, truncate_after: int | None, record: bool = False):
+def compile_driver(game: Game, truncate_after: int | None, record: bool = False, observe_all: bool = False):
     """The two kernels of one game: (reset(thread, lo, hi, *buffers), step(thread, lo, hi, action, *buffers)).
 
     They are closures over the game's functions, so numba compiles them once per process, on first call.
@@ -299,16 +306,20 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False)
             pay(state, earned, rewards)
 
     @njit
-    def show(state, mover, legal, obs):
+    def show(state, mover, legal, obs, history):
         for a in range(len(legal)):
             legal[a] = False
         legal_actions(state, legal)
         obs[:] = 0
         observe(state, mover, obs)
+        if observe_all:
+            for p in range(num_players):
+                history[p] = 0
+                observe(state, p, history[p])
 
     @kernel
     def reset(
-        thread, lo, hi, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams,
+        thread, lo, hi, state, player, legal, obs, rewards, done, truncated, final_obs, history, num_decisions, streams,
         game_streams, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
@@ -320,12 +331,12 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False)
             player[b], _, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b])
             if record:
                 game_streams[b] = began
-            show(state[b], player[b], legal[b], obs[b])
+            show(state[b], player[b], legal[b], obs[b], history[b])
 
     @kernel
     def step(
-        thread, lo, hi, action, state, player, legal, obs, rewards, done, truncated, final_obs, num_decisions, streams,
-        game_streams, probs, earned,
+        thread, lo, hi, action, state, player, legal, obs, rewards, done, truncated, final_obs, history, num_decisions,
+        streams, game_streams, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
@@ -349,6 +360,6 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False)
                     game_streams[b] = began
             done[b] = ended
             player[b] = mover
-            show(state[b], mover, legal[b], obs[b])
+            show(state[b], mover, legal[b], obs[b], history[b])
 
     return reset, step

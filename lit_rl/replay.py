@@ -4,8 +4,8 @@ A record, one line of the file (`lit_rl.replay_file`): index, iteration, decisio
 the env), stream (the row's chance stream when the game began, hexadecimal), weights (hash of the policy that played),
 precision, temperature, carried (so many decisions at the front fell to earlier weights), truncated, history (all
 actions, chance's and players', in order) and moves: per decision player, legal, logits (of legal actions, divided by
-the temperature, as sampled from), value, log_prob, rewards (of every player until the next decision), extras (what the
-algorithm adds). Obs are recomputed.
+the temperature), value, log_prob (as sampled), exploration (where it was more than 0), rewards (of every player until
+the next decision), extras (what the algorithm adds). Obs are recomputed.
 """
 
 import hashlib
@@ -116,6 +116,8 @@ def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int, e
             "player": rollout.player[t, row], "legal": legal, "logits": rollout.logits[t, row, legal],
             "value": rollout.value[t, row], "log_prob": rollout.log_prob[t, row], "rewards": rollout.rewards[t, row],
         }  # fmt: skip
+        if rollout.exploration[t, row] > 0:
+            move["exploration"] = rollout.exploration[t, row]
         moves.append(move | ({"extras": {k: v[t, row] for k, v in extras.items()}} if extras else {}))
     return {
         "row": row, "stream": f"{stream:016x}", "carried": max(0, min(rollout.carried, last + 1) - first),
@@ -232,7 +234,10 @@ def check_rules(game: Game, record: Mapping) -> tuple[np.ndarray, np.ndarray]:
 def _check_log_prob(move: Mapping, chosen: int, i: int) -> None:
     logits = torch.tensor(move["logits"], dtype=torch.float64)
     _need(logits.shape == (len(move["legal"]),), f"action {i}: {len(move['logits'])} logits for {move['legal']}")
-    error = abs(float(torch.log_softmax(logits, -1)[chosen]) - move["log_prob"])
+    exploration = move.get("exploration", 0.0)
+    _need(0.0 <= exploration <= 1.0, f"action {i}: exploration={exploration}")
+    probs = (1 - exploration) * torch.softmax(logits, -1) + exploration / len(logits)
+    error = abs(float(probs.log()[chosen]) - move["log_prob"])
     bound = 1e-6 * max(4.0, float(logits.abs().max()))  # fp32 rounds three times here, relative to the largest
     _need(error <= bound, f"log_prob of action {i} is off by {error:.2g}")
 

@@ -27,12 +27,14 @@ class Rollout:
     legal: Tensor  # [T, B, A] bool
     player: Tensor  # [T, B] int8
     action: Tensor  # [T, B] int64
-    logits: Tensor  # [T, B, A] float32, of the behaviour policy (temperature included), illegal ones at MASKED
-    log_prob: Tensor  # [T, B] float32 of the action, exactly as sampled
+    logits: Tensor  # [T, B, A] float32, of the policy that plays (temperature included), illegal ones at MASKED
+    log_prob: Tensor  # [T, B] float32 of the action, exactly as sampled, `exploration` included
+    exploration: Tensor  # [T, B] float32, the probability with which a uniform draw took the place of the policy's
     value: Tensor  # [T, B] float32, the critic's view of the mover's return
     rewards: Tensor  # [T, B, P] float32
     done: Tensor  # [T, B] bool, the game ended with this decision
     bootstrap: Tensor  # [T, B, P] float32, value of going on where a game was cut off; 0 where it ended by its rules
+    history: Tensor  # [T, B, P, *D] every player's infostate, for critics; [T, B, 0, *D] where the env does not say
     game_stream: Tensor  # [T, B] int64, `VectorEnv.game_streams` bit by bit: where the game's chance came from
     played: Tensor  # [T, B] bool
     carried: int
@@ -72,11 +74,14 @@ def collect(
     *,
     previous: Rollout | None = None,
     temperature: float = 1.0,
+    exploration: Tensor | None = None,
     merge_rows: bool = False,
 ) -> Rollout:
     """Play `num_steps` decisions in every row of `env`, all seats by `policy`; games go on from call to call.
 
     The policy samples from softmax(logits / temperature); the stored logits and log-probs are of that distribution.
+    With `exploration` [B, P] player p of row b draws uniformly from its legal actions that often instead; log-probs are
+    of the mixture, logits of the policy.
     The decisions of `previous` whose games were unfinished stand in front, so that each can be learned from once its
     game is over. With `merge_rows` the policy sees each distinct infostate of a step only once.
 
@@ -92,13 +97,14 @@ def collect(
     player = torch.empty(t, b, dtype=torch.int8)
     action = torch.empty(t, b, dtype=torch.int64)
     logits = torch.empty(t, *env.legal.shape)
-    log_prob, value = torch.empty(t, b), torch.empty(t, b)
+    log_prob, value, explored = torch.empty(t, b), torch.empty(t, b), torch.zeros(t, b)
+    history = torch.empty(t, *env.history.shape, dtype=obs.dtype)
     rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
     game_stream = torch.empty(t, b, dtype=torch.int64)
     done, played = torch.empty(t, b, dtype=torch.bool), torch.ones(t, b, dtype=torch.bool)
     steps = dict(
         obs=obs, legal=legal, player=player, action=action, logits=logits, log_prob=log_prob, value=value,
-        rewards=rewards, done=done, bootstrap=bootstrap, game_stream=game_stream,
+        exploration=explored, rewards=rewards, done=done, bootstrap=bootstrap, history=history, game_stream=game_stream,
     )  # fmt: skip
     if carried:
         for name, tensor in steps.items():
@@ -117,10 +123,14 @@ def collect(
         legal[i] = torch.from_numpy(env.legal)
         player[i] = torch.from_numpy(env.player)
         game_stream[i] = torch.from_numpy(env.game_streams.view(np.int64))
+        history[i] = torch.from_numpy(env.history)
         output = evaluate(obs[i], legal[i])
         logits[i] = output.logits / temperature
         value[i] = output.value
         log_probs = torch.log_softmax(logits[i], dim=-1)
+        if exploration is not None:
+            explored[i] = exploration.gather(1, player[i].long().unsqueeze(1)).squeeze(1)
+            log_probs = explore(log_probs, legal[i], explored[i])
         action[i] = torch.from_numpy(env.sample(log_probs.exp().numpy()))
         log_prob[i] = log_probs.gather(1, action[i].unsqueeze(1)).squeeze(1)
         env.step(action[i].numpy())
@@ -136,6 +146,13 @@ def collect(
         last_value=evaluate(torch.from_numpy(env.obs), torch.from_numpy(env.legal)).value.cpu(),
         temperature=float(temperature),  # the CLI's number types cannot be loaded with weights_only
     )
+
+
+def explore(log_probs: Tensor, legal: Tensor, exploration: Tensor) -> Tensor:
+    """Log-probs [N, A] of a policy that draws uniformly from `legal` with probability `exploration` [N]."""
+    exploration = exploration.unsqueeze(1)
+    mixed = (1 - exploration) * log_probs.exp() + exploration * legal / legal.sum(1, keepdim=True)
+    return torch.where(legal, mixed.log(), log_probs)
 
 
 def _value_of_cut_games(env: VectorEnv, policy: nn.Module, device: torch.device) -> Tensor:

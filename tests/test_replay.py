@@ -52,6 +52,26 @@ def replay(tmp_path, kuhn):
     return path
 
 
+def test_exploration_is_on_record_and_part_of_what_is_verified(tmp_path, kuhn):
+    path, policy = tmp_path / "replay.jsonl", small_mlp(kuhn)
+    writer = ReplayWriter(path)
+    writer.begin({"run": "test", "game": "envs.kuhn_poker", "name": kuhn.name, "version": kuhn.version})
+    exploration = torch.tensor([[0.7, 0.0]]).expand(8, 2)
+    rollout = collect(VectorEnv(kuhn, 8, seed=3, record=True), policy, 6, exploration=exploration)
+    facts = {"iteration": 0, "decisions": 0, "precision": "32-true", "weights": weights_hash(policy)}
+    for found in finished_games(rollout, whole_games=True):
+        writer.append(facts | game_record(kuhn, rollout, *found, {}))
+    report = verify(path, kuhn, policy)
+    assert report.games_of_weights == report.games > 5
+
+    def explored_less(record):
+        record["moves"][0]["exploration"] = 0.3
+
+    forge(path, explored_less)
+    with pytest.raises(ArtefactError, match="log_prob of action"):
+        verify(path, kuhn, policy)
+
+
 def forge(path, change, line=2):
     """Rewrite the chain with one record changed: only the rules or the policy can tell."""
     text, previous = b"", ""

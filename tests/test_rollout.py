@@ -29,6 +29,36 @@ def test_stored_numbers_are_those_of_the_policy(leduc, network, merge_rows, temp
     assert r.num_decisions == 6 * 64 and r.carried == 0 and r.played.all()
 
 
+def test_an_exploring_player_draws_uniformly_and_log_probs_say_so(leduc, network):
+    """With exploration 1, 0.5 and 0 in turn: log-probs of the mixture, frequencies to match."""
+    torch.nn.init.normal_(network.policy_head.weight, std=2.0)
+    exploration = torch.zeros(3000, 2)
+    exploration[:1000, 0], exploration[1000:2000, 1] = 1.0, 0.5
+    r = collect(VectorEnv(leduc, 3000, seed=5), network, 1, exploration=exploration, merge_rows=True)
+    assert torch.equal(r.exploration[0], exploration.gather(1, r.player[0].long()[:, None])[:, 0])
+    policy, uniform = r.logits[0].softmax(-1), r.legal[0] / r.legal[0].sum(-1, keepdim=True)
+    mixed = policy + r.exploration[0, :, None] * (uniform - policy)
+    assert torch.allclose(r.log_prob[0], mixed.gather(1, r.action[0, :, None]).log()[:, 0], atol=1e-5)
+    for rows in (slice(0, 1000), slice(1000, 2000), slice(2000, 3000)):
+        drawn = torch.nn.functional.one_hot(r.action[0, rows], leduc.num_actions).float().mean(0)
+        assert torch.allclose(drawn, mixed[rows].mean(0), atol=0.06)
+    assert (policy - uniform).abs().max() > 0.3
+
+
+def test_history_is_what_every_player_sees(leduc, network):
+    env = VectorEnv(leduc, 20, seed=6, observe_all=True)
+    r = collect(env, network, 7)
+    player = r.player.long()[..., None, None].expand(-1, -1, 1, r.obs.shape[-1])
+    assert torch.equal(r.history.gather(2, player)[:, :, 0], r.obs)
+    seen = torch.zeros(leduc.obs_shape).numpy()
+    for b in range(20):
+        for p in range(2):
+            seen[:] = 0
+            leduc.observe(env.state[b], p, seen)
+            assert (env.history[b, p] == seen).all()
+    assert collect(VectorEnv(leduc, 20, seed=6), network, 7).history.numel() == 0
+
+
 def test_games_go_on_from_rollout_to_rollout(leduc, network):
     """Two rollouts of 5 steps hold the same decisions as one of 10, and the second carries the first's open games."""
     env = VectorEnv(leduc, 50, seed=2)
