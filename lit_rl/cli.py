@@ -38,7 +38,9 @@ from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.throughput import Throughput
+from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.armac import ARMAC
 from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.errors import ArtefactError, ConfigError, exit_code, one_line
 from lit_rl.ppo import PPO
@@ -47,8 +49,8 @@ from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, rele
 from lit_rl.signals import Stopped, requests
 
 __all__ = [
-    "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "RNaD", "Replay", "ScalarSchedule", "SelfPlayDataModule",
-    "main",
+    "ARMAC", "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "RNaD", "Replay", "RetrospectiveDataModule",
+    "ScalarSchedule", "SelfPlayDataModule", "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
