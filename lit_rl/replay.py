@@ -5,7 +5,8 @@ the env), stream (the row's chance stream when the game began, hexadecimal), wei
 precision, temperature, carried (so many decisions at the front fell to earlier weights), truncated, history (all
 actions, chance's and players', in order) and moves: per decision player, legal, logits (of legal actions, divided by
 the temperature), value, log_prob (as sampled), exploration (where it was more than 0), rewards (of every player until
-the next decision), extras (what the algorithm adds). Obs are recomputed.
+the next decision), extras (what the algorithm adds). Obs are recomputed. Of a move that was not the learner's,
+`opponent` is true and logits, value, log_prob and extras are missing.
 """
 
 import hashlib
@@ -116,6 +117,9 @@ def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int, e
             "player": rollout.player[t, row], "legal": legal, "logits": rollout.logits[t, row, legal],
             "value": rollout.value[t, row], "log_prob": rollout.log_prob[t, row], "rewards": rollout.rewards[t, row],
         }  # fmt: skip
+        if not rollout.learner[t, row]:
+            moves.append({key: move[key] for key in ("player", "legal", "rewards")} | {"opponent": True})
+            continue
         if rollout.exploration[t, row] > 0:
             move["exploration"] = rollout.exploration[t, row]
         moves.append(move | ({"extras": {k: v[t, row] for k, v in extras.items()}} if extras else {}))
@@ -171,7 +175,7 @@ def verify(
             if policy is not None and record["weights"] == weights and record["precision"] == "32-true":
                 errors = _check_policy(policy, record, obs, legal, carried, tolerance)
                 report.games_of_weights += 1
-                report.decisions_of_weights += len(obs) - carried
+                report.decisions_of_weights += sum("logits" in move for move in record["moves"][carried:])
                 report.max_logit_error = max(report.max_logit_error, errors[0])
                 report.max_value_error = max(report.max_value_error, errors[1])
     return report
@@ -216,7 +220,8 @@ def check_rules(game: Game, record: Mapping) -> tuple[np.ndarray, np.ndarray]:
             _need(move["player"] == player, f"action {i} is player {player}'s, not {move['player']}'s")
             _need(move["legal"] == legal, f"action {i}: legal are {legal}, not {move['legal']}")
             _need(type(action) is int and action in legal, f"action {i} is {action}, legal are {legal}")
-            _check_log_prob(move, legal.index(action), i)
+            if move.get("opponent") is not True:
+                _check_log_prob(move, legal.index(action), i)
             observed.append(position.obs())
             legal_sets.append(mask)
             paid.append(np.zeros(game.num_players, np.float32))
@@ -245,11 +250,18 @@ def _check_log_prob(move: Mapping, chosen: int, i: int) -> None:
 def _check_policy(
     policy: nn.Module, record: Mapping, obs: np.ndarray, legal: np.ndarray, carried: int, tolerance: float
 ) -> tuple[float, float]:
-    """Largest absolute errors of logits and values from decision `carried` on."""
+    """Largest absolute errors of logits and values of the learner's decisions from `carried` on."""
+    chosen = [i for i, move in enumerate(record["moves"]) if i >= carried and move.get("opponent") is not True]
+    if not chosen:
+        return 0.0, 0.0
+    moves, obs, legal = (
+        [record["moves"][i] for i in chosen],
+        torch.from_numpy(obs[chosen]),
+        torch.from_numpy(legal[chosen]),
+    )
     with torch.no_grad():
-        output = policy(torch.from_numpy(obs[carried:]), torch.from_numpy(legal[carried:]))
-    moves = record["moves"][carried:]
-    logits = (output.logits.float() / record["temperature"])[torch.from_numpy(legal[carried:])]
+        output = policy(obs, legal)
+    logits = (output.logits.float() / record["temperature"])[legal]
     errors = []
     for name, ours, theirs in (
         ("logits", logits, torch.tensor([x for move in moves for x in move["logits"]])),

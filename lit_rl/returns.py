@@ -18,7 +18,8 @@ def gae(rollout: Rollout, gamma: float, gae_lambda: float, whole_games: bool = T
 
     with t' the same player's next decision in the same game and r_(t..t') all that the player earns until then. gamma
     acts once per own decision. A game that ended by its rules is worth 0 afterwards, one that was cut off
-    `rollout.bootstrap`.
+    `rollout.bootstrap`. Decisions that are not the learner's are never valid; what is earned by them lies between two
+    decisions of the learner's like any other part of the environment.
 
     With `whole_games` the decisions of games that are unfinished at the end of the rollout are not valid yet; the next
     rollout carries them. Without, the player to move there is bootstrapped with its value, and the others' last
@@ -33,16 +34,17 @@ def gae(rollout: Rollout, gamma: float, gae_lambda: float, whole_games: bool = T
     valid = np.zeros(rollout.value.shape, np.bool_)
     last_player = rollout.last_player if not whole_games else torch.full_like(rollout.last_player, -1)
     _gae(
-        rollout.player.numpy(), rollout.played.numpy(), rollout.value.numpy(), rollout.rewards.numpy(),
-        rollout.done.numpy(), rollout.bootstrap.numpy(), last_player.numpy(), rollout.last_value.numpy(),
-        gamma, gae_lambda, advantages, valid,
+        rollout.player.numpy(), rollout.played.numpy(), rollout.learner.numpy(), rollout.value.numpy(),
+        rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(), last_player.numpy(),
+        rollout.last_value.numpy(), gamma, gae_lambda, advantages, valid,
     )  # fmt: skip
     return torch.from_numpy(advantages), torch.from_numpy(valid)
 
 
 @njit
 def _gae(
-    player, played, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, advantages, valid
+    player, played, learner, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, advantages,
+    valid,
 ):  # fmt: skip
     num_steps, num_envs, num_players = rewards.shape
     next_value, next_advantage = np.zeros(num_players), np.zeros(num_players)
@@ -69,6 +71,8 @@ def _gae(
                 continue
             for p in range(num_players):
                 earned[p] += rewards[t, b, p]
+            if not learner[t, b]:
+                continue
             p = player[t, b]
             if has_next[p]:
                 delta = earned[p] + gamma * next_value[p] - value[t, b]
@@ -177,6 +181,9 @@ def two_player_v_trace(
     Q(a) = V - eta log(pi(a) / rho(a)) + 1[a = a_t] d_t / mu(a_t) is an estimate of all actions' values. gamma acts once
     per own decision. Decisions of games that are unfinished at the end of the rollout are not valid.
 
+    A decision that is not the learner's is environment: its c is 1, it pays and is paid nothing, and it is never valid.
+    Against a fixed opponent the learner so plays the game regularised for itself alone.
+
     Args:
         value: [T, B] of the target network for the mover; log_prob: [T, B] of the action under the learner;
         kl: [T, B], KL(pi || rho) at each decision; eta: reward units per nat; trace_lambda: lambda.
@@ -189,8 +196,8 @@ def two_player_v_trace(
     valid = np.zeros(rollout.value.shape, np.bool_)
     ratio = (log_prob - rollout.log_prob).exp()
     _two_player_v_trace(
-        rollout.player.numpy(), rollout.played.numpy(), value.numpy(), ratio.numpy(), kl.numpy(),
-        rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(),
+        rollout.player.numpy(), rollout.played.numpy(), rollout.learner.numpy(), value.numpy(), ratio.numpy(),
+        kl.numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(),
         eta, gamma, trace_lambda, rho_bar, c_bar, targets, deltas, valid,
     )  # fmt: skip
     return torch.from_numpy(targets), torch.from_numpy(deltas), torch.from_numpy(valid)
@@ -198,7 +205,7 @@ def two_player_v_trace(
 
 @njit
 def _two_player_v_trace(
-    player, played, value, ratio, kl, rewards, done, bootstrap, eta, gamma, trace_lambda, rho_bar, c_bar,
+    player, played, learner, value, ratio, kl, rewards, done, bootstrap, eta, gamma, trace_lambda, rho_bar, c_bar,
     targets, deltas, valid,
 ):  # fmt: skip
     num_steps, num_envs, num_players = rewards.shape
@@ -219,6 +226,9 @@ def _two_player_v_trace(
             for p in range(num_players):
                 reward[p] += rewards[t, b, p]
                 corrected[p] += rewards[t, b, p]
+            if not learner[t, b]:
+                continue
+            for p in range(num_players):
                 if p == player[t, b]:
                     v, weight = value[t, b], ratio[t, b] * others[p]
                     target = v + min(rho_bar, weight) * (reward[p] - eta * kl[t, b] + gamma * next_value[p] - v)

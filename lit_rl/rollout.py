@@ -4,6 +4,7 @@ Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
 """
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from envs.vector_env import VectorEnv
 from lit_rl.merge import merge_equal_rows
-from lit_rl.policy import PolicyOutput
+from lit_rl.policy import MASKED, PolicyOutput
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Rollout:
     The first `carried` steps repeat the decisions of games that were unfinished when the rollout before ended; where a
     game had begun later than that, their rows are filler and not `played`. Everything lies on the CPU. `rewards[t]`
     come after the decision at t: what each player earned until the next one.
+
+    Where `learner` is false somebody else decided, who is environment to the learner: logits are uniform, log_prob,
+    exploration and value 0, and nothing is learned from the row.
     """
 
     obs: Tensor  # [T, B, *D] the mover's infostate, in the game's dtype
@@ -37,6 +41,7 @@ class Rollout:
     history: Tensor  # [T, B, P, *D] every player's infostate, for critics; [T, B, 0, *D] where the env does not say
     game_stream: Tensor  # [T, B] int64, `VectorEnv.game_streams` bit by bit: where the game's chance came from
     played: Tensor  # [T, B] bool
+    learner: Tensor  # [T, B] bool, the policy that learns made this decision
     carried: int
     last_player: Tensor  # [B] int8, to move after the last step
     last_value: Tensor  # [B] float32, that player's value there
@@ -66,18 +71,34 @@ class Rollout:
                     )
 
 
+class Opponents(Protocol):
+    """Who sits in the seats that are not the learner's, as `collect` asks at each step. It draws them by itself."""
+
+    def learner_moves(self, env: VectorEnv) -> np.ndarray:
+        """[B] bool: the player to move in that row is the learner."""
+
+    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
+        """Write into `probs` [B, A] float32 what those to move in the other rows do; the env samples from it."""
+
+    def stepped(self, env: VectorEnv) -> None:
+        """The env has made a step: `env.rewards` were earned, and where `env.done` a new game has begun."""
+
+
 @torch.no_grad()
 def collect(
     env: VectorEnv,
     policy: nn.Module,
     num_steps: int,
     *,
+    opponents: Opponents | None = None,
     previous: Rollout | None = None,
     temperature: float = 1.0,
     exploration: Tensor | None = None,
     merge_rows: bool = False,
 ) -> Rollout:
-    """Play `num_steps` decisions in every row of `env`, all seats by `policy`; games go on from call to call.
+    """Play `num_steps` decisions in every row of `env`; games go on from call to call.
+
+    `policy` plays all seats, or those that `opponents` leave it.
 
     The policy samples from softmax(logits / temperature); the stored logits and log-probs are of that distribution.
     With `exploration` [B, P] player p of row b draws uniformly from its legal actions that often instead; log-probs are
@@ -102,9 +123,11 @@ def collect(
     rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
     game_stream = torch.empty(t, b, dtype=torch.int64)
     done, played = torch.empty(t, b, dtype=torch.bool), torch.ones(t, b, dtype=torch.bool)
+    learner = torch.ones(t, b, dtype=torch.bool)
     steps = dict(
         obs=obs, legal=legal, player=player, action=action, logits=logits, log_prob=log_prob, value=value,
         exploration=explored, rewards=rewards, done=done, bootstrap=bootstrap, history=history, game_stream=game_stream,
+        learner=learner,
     )  # fmt: skip
     if carried:
         for name, tensor in steps.items():
@@ -124,16 +147,34 @@ def collect(
         player[i] = torch.from_numpy(env.player)
         game_stream[i] = torch.from_numpy(env.game_streams.view(np.int64))
         history[i] = torch.from_numpy(env.history)
-        output = evaluate(obs[i], legal[i])
-        logits[i] = output.logits / temperature
-        value[i] = output.value
+        if opponents is not None:
+            learner[i] = torch.from_numpy(opponents.learner_moves(env))
+        everywhere = opponents is None or bool(learner[i].all())
+        if everywhere:
+            output = evaluate(obs[i], legal[i])
+            logits[i] = output.logits / temperature
+            value[i] = output.value
+        else:
+            rows = learner[i].nonzero().squeeze(1)
+            logits[i], value[i] = torch.where(legal[i], 0.0, MASKED), 0.0
+            if len(rows):
+                output = evaluate(obs[i, rows], legal[i, rows])
+                logits[i, rows] = output.logits.cpu().float() / temperature
+                value[i, rows] = output.value.cpu().float()
         log_probs = torch.log_softmax(logits[i], dim=-1)
         if exploration is not None:
             explored[i] = exploration.gather(1, player[i].long().unsqueeze(1)).squeeze(1)
             log_probs = explore(log_probs, legal[i], explored[i])
-        action[i] = torch.from_numpy(env.sample(log_probs.exp().numpy()))
+        probs = log_probs.exp().numpy()
+        if not everywhere:
+            opponents.act(env, probs)
+        action[i] = torch.from_numpy(env.sample(probs))
         log_prob[i] = log_probs.gather(1, action[i].unsqueeze(1)).squeeze(1)
+        if not everywhere:
+            log_prob[i, ~learner[i]] = explored[i, ~learner[i]] = 0.0
         env.step(action[i].numpy())
+        if opponents is not None:
+            opponents.stepped(env)
         rewards[i] = torch.from_numpy(env.rewards)
         done[i] = torch.from_numpy(env.done)
         if env.truncated.any():

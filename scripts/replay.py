@@ -105,10 +105,13 @@ def show(game: Game, chosen: dict) -> None:
             print(f"chance: {action}")
         else:
             move = next(moves)
-            probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
-            policy = ", ".join(f"{names[a] if names else a} {p:.3f}" for a, p in zip(move["legal"], probs))
+            what = "an opponent's move"
+            if "logits" in move:
+                probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
+                policy = ", ".join(f"{names[a] if names else a} {p:.3f}" for a, p in zip(move["legal"], probs))
+                what = f"{policy}; value {move['value']:+.3f}"
             name = names[action] if names else action
-            print(f"player {move['player']}: {name}   ({policy}; value {move['value']:+.3f})")
+            print(f"player {move['player']}: {name}   ({what})")
         position.play(action)
         print(f"  {game.render(position.state)}")
     rewards = [sum(move["rewards"][p] for move in chosen["moves"]) for p in range(game.num_players)]

@@ -5,6 +5,24 @@ import numpy as np
 from envs.game import CHANCE, TERMINAL
 
 
+class Strangers:
+    """Opponents who play the last legal action, in one seat of the games that began in rows of odd number."""
+
+    def __init__(self, env):
+        self.seat = np.where(np.arange(env.num_envs) % 2, 0, -1)  # theirs; -1: the learner has all
+
+    def learner_moves(self, env):
+        return env.player != self.seat
+
+    def act(self, env, probs):
+        for b in np.flatnonzero(~self.learner_moves(env)):
+            probs[b] = 0
+            probs[b, np.flatnonzero(env.legal[b])[-1]] = 1
+
+    def stepped(self, env):
+        self.seat = np.where(env.done & (self.seat >= 0), 1 - self.seat, self.seat)
+
+
 def legal_of(game, state):
     legal = np.zeros(game.num_actions, np.bool_)
     game.legal_actions(state, legal)
@@ -71,13 +89,15 @@ def best_response_value(game, policy, responder):
     return best
 
 
-def gae(player, played, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, whole_games):
-    """Per env, per player: gather that player's decisions, then the textbook recursion on each game's chain."""
+def gae(
+    player, played, learner, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, whole_games
+):  # fmt: skip
+    """Per env, per player: gather the learner's decisions in that seat, then the textbook recursion on each chain."""
     num_steps, num_envs, num_players = rewards.shape
     advantages, valid = np.zeros((num_steps, num_envs)), np.zeros((num_steps, num_envs), bool)
     for b in range(num_envs):
         for p in range(num_players):
-            mine = [t for t in range(num_steps) if played[t, b] and player[t, b] == p]
+            mine = [t for t in range(num_steps) if played[t, b] and learner[t, b] and player[t, b] == p]
             for t in mine:
                 # everything until the same player's next decision, the game's end or the rollout's end
                 earned, u, ended = 0.0, t, False
@@ -113,13 +133,14 @@ def two_player_v_trace(r, value, ratio, kl, eta, gamma, trace_lambda, rho_bar, c
     """Per env, per game, per player: the sums and products of the docstring, each written out for each decision."""
     num_steps, num_envs, num_players = r.rewards.shape
     targets, deltas, valid = (np.zeros((num_steps, num_envs)) for _ in range(3))
+    ratio, kl = np.where(r.learner, ratio, 1.0), np.where(r.learner, kl, 0.0)  # others are environment
     for b in range(num_envs):
         ends = [t for t in range(num_steps) if r.done[t, b] and r.played[t, b]]
         starts = [min((t for t in range(num_steps) if r.played[t, b]), default=0), *(t + 1 for t in ends)]
         for start, end in zip(starts, ends):
             for p in range(num_players):
                 next_value = next_target = float(r.bootstrap[end, b, p])
-                mine = [t for t in range(start, end + 1) if r.player[t, b] == p]
+                mine = [t for t in range(start, end + 1) if r.player[t, b] == p and r.learner[t, b]]
                 until = [*mine[1:], end + 1]
                 for t, after in reversed(list(zip(mine, until))):
                     others = range(t + 1, after)

@@ -14,26 +14,40 @@ from lit_rl.returns import gae, two_player_v_trace
 from lit_rl.rollout import collect
 
 
-def rollouts(game, num_envs=40, num_steps=7, count=3, seed=0, **env):
+def rollouts(game, num_envs=40, num_steps=7, count=3, seed=0, strangers=False, **env):
     """Consecutive rollouts of a random network, each carrying the unfinished games of the one before."""
     torch.manual_seed(seed)
     network, env, previous = MLP(game, hidden=(16,)), VectorEnv(game, num_envs, seed, **env), None
+    opponents = naive.Strangers(env) if strangers else None
     for _ in range(count):
-        previous = collect(env, network, num_steps, previous=previous)
+        previous = collect(env, network, num_steps, opponents=opponents, previous=previous)
         yield previous
 
 
+@pytest.mark.parametrize("strangers", [False, True])
 @pytest.mark.parametrize("whole_games", [True, False])
 @pytest.mark.parametrize("truncate_after", [None, 3])
 @pytest.mark.parametrize(("gamma", "gae_lambda"), [(1.0, 0.95), (0.9, 0.0), (0.99, 1.0)])
-def test_twin(leduc, whole_games, truncate_after, gamma, gae_lambda):
-    for r in rollouts(leduc, truncate_after=truncate_after):
+def test_twin(leduc, whole_games, truncate_after, gamma, gae_lambda, strangers):
+    for r in rollouts(leduc, truncate_after=truncate_after, strangers=strangers):
         r = dataclasses.replace(r, rewards=r.rewards + torch.randn_like(r.rewards))  # rewards in mid-game too
         advantages, valid = gae(r, gamma, gae_lambda, whole_games)
-        fields = (r.player, r.played, r.value, r.rewards, r.done, r.bootstrap, r.last_player, r.last_value)
+        fields = (r.player, r.played, r.learner, r.value, r.rewards, r.done, r.bootstrap, r.last_player, r.last_value)
         expected, expected_valid = naive.gae(*(x.numpy() for x in fields), gamma, gae_lambda, whole_games)
         assert (valid.numpy() == expected_valid).all()
         assert advantages.numpy() == pytest.approx(expected * expected_valid, abs=2e-4)
+
+
+def test_an_opponents_decision_is_environment(leduc):
+    """Valid are the learner's decisions alone, and what an opponent's brought lies between two of the learner's."""
+    for r in rollouts(leduc, strangers=True):
+        for _, valid in (gae(r, 1.0, 0.95), gae(r, 1.0, 0.95, whole_games=False)):
+            assert (valid & r.learner).any() and not (valid & ~r.learner).any()
+        nobody = dataclasses.replace(r, value=torch.zeros_like(r.value))
+        advantages, valid = gae(nobody, 1.0, 1.0)  # so the mover's return from here to the game's end
+        for t, b in valid.nonzero().tolist():
+            end = next(u for u in range(t, len(r.done)) if r.done[u, b])
+            assert float(advantages[t, b]) == float(r.rewards[t : end + 1, b, r.player[t, b]].sum())
 
 
 def test_truncation_is_not_termination(leduc):
@@ -158,13 +172,14 @@ def test_whole_games_give_the_exact_mean_return(leduc, leduc_tree, whole_games, 
         assert deviation.max() > 10
 
 
+@pytest.mark.parametrize("strangers", [False, True])
 @pytest.mark.parametrize("truncate_after", [None, 3])
 @pytest.mark.parametrize(
     ("gamma", "trace_lambda", "rho_bar", "c_bar"), [(1.0, 1.0, np.inf, 1.0), (0.9, 0.7, 1.2, 0.8), (1.0, 0.0, 1.0, 1.0)]
 )
-def test_v_trace_twin(leduc, truncate_after, gamma, trace_lambda, rho_bar, c_bar):
+def test_v_trace_twin(leduc, truncate_after, gamma, trace_lambda, rho_bar, c_bar, strangers):
     generator = torch.Generator().manual_seed(0)
-    for r in rollouts(leduc, truncate_after=truncate_after):
+    for r in rollouts(leduc, truncate_after=truncate_after, strangers=strangers):
         r = dataclasses.replace(r, rewards=r.rewards + torch.randn(r.rewards.shape, generator=generator))
         value = torch.randn(r.value.shape, generator=generator)
         log_prob = r.log_prob + 0.5 * torch.randn(r.value.shape, generator=generator)

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import lightning as L
+import naive
 import pytest
 import torch
 
@@ -9,6 +11,11 @@ from envs.vector_env import VectorEnv
 from lit_rl.networks import MLP
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
 from lit_rl.rollout import collect
+
+FIRST_LOSSES = [  # of `make_fit`, before there were opponents
+    0.4381983876, 0.0698888972, 0.4461776614, 0.4780222774, 0.2627958059, 0.3251066208, 0.3480656743, 0.4118788838,
+    0.4303283989, 0.3186036050,
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -127,3 +134,65 @@ def test_mlp(leduc, shared):
     assert torch.allclose(weight @ weight.T, 2 * torch.eye(16), atol=1e-5)
     with pytest.raises(ValueError, match="hidden"):
         MLP(leduc, hidden=())
+
+
+class Nobody:
+    """Opponents in no seat at all."""
+
+    def learner_moves(self, env):
+        return env.player >= 0
+
+    def act(self, env, probs):
+        raise AssertionError("nobody has nothing to do")
+
+    def stepped(self, env):
+        pass
+
+
+@pytest.mark.parametrize("merge_rows", [True, False])
+def test_opponents_in_no_seat_change_no_bit(leduc, network, merge_rows):
+    alone, beside = (
+        collect(VectorEnv(leduc, 64, seed=1), network, 9, opponents=o, merge_rows=merge_rows) for o in (None, Nobody())
+    )
+    for f in dataclasses.fields(alone):
+        mine, theirs = getattr(alone, f.name), getattr(beside, f.name)
+        assert torch.equal(mine, theirs) if torch.is_tensor(mine) else mine == theirs, f.name
+    assert alone.learner.all()
+
+
+def test_the_first_losses_of_seed_0_are_what_they_were_before_there_were_opponents(make_fit):
+    losses = []
+
+    class Listen(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            losses.append(float(outputs["loss"]))
+
+    torch.manual_seed(0)
+    trainer, model, data = make_fit(callbacks=[Listen()], limit_val_batches=0)
+    trainer.fit(model, data)
+    assert losses[:10] == pytest.approx(FIRST_LOSSES, rel=1e-5)
+
+
+@pytest.mark.parametrize("merge_rows", [True, False])
+def test_opponents_act_in_their_rows_and_leave_filler(leduc, network, merge_rows):
+    env, previous = VectorEnv(leduc, 64, seed=1), None
+    strangers = naive.Strangers(env)
+    for _ in range(3):
+        seats = strangers.seat.copy()
+        r = collect(
+            env, network, 5, opponents=strangers, previous=previous, temperature=0.5, merge_rows=merge_rows,
+            exploration=torch.full((64, 2), 0.25),
+        )  # fmt: skip
+        theirs = r.played & ~r.learner
+        assert (r.learner[r.carried] == torch.from_numpy(seats != r.player[r.carried].numpy())).all()
+        assert not theirs[:, ::2].any() and theirs[:, 1::2].any()
+        last_legal = r.legal.shape[-1] - 1 - r.legal.flip(-1).int().argmax(-1)
+        assert torch.equal(r.action[theirs], last_legal[theirs])
+        for name in ("log_prob", "exploration", "value"):
+            assert (getattr(r, name)[theirs] == 0).all()
+        assert torch.equal(r.logits[theirs], torch.where(r.legal[theirs], 0.0, MASKED))
+        output = network(r.obs[r.learner], r.legal[r.learner])
+        assert torch.allclose(r.logits[r.learner], output.logits / 0.5, atol=1e-5)
+        assert torch.allclose(r.value[r.learner], output.value, atol=1e-5)
+        assert (r.exploration[r.learner & r.played] == 0.25).all()
+        previous = r

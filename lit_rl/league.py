@@ -1,0 +1,487 @@
+"""A league: who exists, who beat whom, who stands where. One SQLite file, which several processes may use at once.
+
+Every change is one transaction in write-ahead mode. What `record`, `add` and the others have returned from survives the
+death of the process, and of all others; a power cut may take the last transactions, never the file. Members are
+never deleted: retired ones stay as history, those that cannot be loaded are quarantined and the others play on.
+
+The league is of one game and one version of its rules, with one interface (shape and type of obs, number of actions
+and players); what else a run is configured with does not matter.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from envs.game import Game
+from lit_rl.checkpoint_io import replace_file
+from lit_rl.errors import ArtefactError, ConfigError, StorageError
+from lit_rl.matchmaking import ROLES
+from lit_rl.ratings import Rating, Score, rate_period, to_retire
+
+STATES = ("active", "retired", "quarantined")
+BUSY_SECONDS = 60.0  # how long to wait for another process's transaction
+APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 1  # "LRL1"
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS members (
+    name TEXT PRIMARY KEY, role TEXT NOT NULL, state TEXT NOT NULL, birth INTEGER NOT NULL, parent TEXT, file TEXT,
+    sha256 TEXT, path TEXT, permanent INTEGER NOT NULL, created TEXT NOT NULL, reason TEXT NOT NULL,
+    notes TEXT NOT NULL, rating REAL NOT NULL, deviation REAL NOT NULL, volatility REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL, iteration INTEGER NOT NULL, source TEXT NOT NULL,
+    UNIQUE (run, iteration, source));
+CREATE TABLE IF NOT EXISTS results (
+    batch INTEGER NOT NULL REFERENCES batches (id), member TEXT NOT NULL REFERENCES members (name),
+    opponent TEXT NOT NULL REFERENCES members (name), seat INTEGER NOT NULL, wins INTEGER NOT NULL,
+    draws INTEGER NOT NULL, losses INTEGER NOT NULL, member_return REAL NOT NULL, opponent_return REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS results_of ON results (member, opponent);
+CREATE TABLE IF NOT EXISTS rosters (
+    run TEXT NOT NULL, iteration INTEGER NOT NULL, names TEXT NOT NULL, PRIMARY KEY (run, iteration));
+"""
+
+
+class Member(NamedTuple):
+    """One agent of the league, and how it plays: a player file, the import path of a heuristic, or its role alone."""
+
+    name: str
+    role: str
+    state: str = "active"
+    birth: int = 0  # decisions its run had sampled
+    parent: str | None = None  # name of the member it comes from, or was trained against
+    file: str | None = None  # of `lit_rl.players`, relative to the league's folder where it lies inside
+    sha256: str | None = None
+    path: str | None = None  # import path of a heuristic
+    permanent: bool = False  # never retired
+    created: str = ""  # YYYY-MM-DD
+    reason: str = ""  # why it is retired or quarantined
+    notes: dict = {}  # noqa: RUF012 (never written to)
+    rating: Rating = Rating()
+
+
+class Result(NamedTuple):
+    """Games of `member`, sitting in `seat`, against `opponent`; returns are sums over the games, in reward units."""
+
+    member: str
+    opponent: str
+    seat: int
+    wins: int
+    draws: int
+    losses: int
+    member_return: float = 0.0
+    opponent_return: float = 0.0
+
+    @property
+    def games(self) -> int:
+        return self.wins + self.draws + self.losses
+
+
+class Payoff(NamedTuple):
+    """What one member got against another over all results, both ways round."""
+
+    score: float  # wins + draws / 2
+    games: int
+    total_return: float
+
+
+def interface_of(game: Game) -> dict:
+    """What a player must fit: the shape of what it sees and the number of what it can do."""
+    return {
+        "obs_shape": list(game.obs_shape),
+        "obs_dtype": str(game.obs_dtype),
+        "num_actions": game.num_actions,
+        "num_players": game.num_players,
+    }
+
+
+class League:
+    """The league in the file `path`, which is created if there is none.
+
+    Raises:
+        ConfigError: the file is another game's league, or another version's of its rules.
+        ArtefactError: the file is no league. StorageError: it cannot be opened there.
+    """
+
+    def __init__(self, path: str | Path, game: Game):
+        self.path, self.game = Path(path), game
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+            self._open()
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"league {self.path}: cannot be opened ({error}); choose a file you may write"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ArtefactError(f"league {self.path}: is no league file ({error}); move it away") from error
+        except OSError as error:
+            raise StorageError(f"league {self.path}: cannot be created ({error.strerror})") from error
+
+    def _open(self) -> None:
+        until = time.monotonic() + BUSY_SECONDS
+        while True:  # SQLite does not wait by itself where two processes switch to write-ahead mode at once
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        found = self._connection.execute("PRAGMA application_id").fetchone()[0]
+        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if found != APPLICATION_ID and tables:
+            raise ArtefactError(f"league {self.path}: an SQLite file of something else; choose another file")
+        whose = {"game": self.game.name, "version": self.game.version, "interface": interface_of(self.game)}
+        with self._transaction():
+            if not self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'"):
+                for statement in SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                facts = {"schema": SCHEMA_VERSION} | whose
+                self._many("INSERT INTO facts VALUES (?, ?)", [(k, json.dumps(v)) for k, v in facts.items()])
+            facts = {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM facts")}
+        if facts.pop("schema") != SCHEMA_VERSION:
+            raise ArtefactError(
+                f"league {self.path}: written by another version of lit-rl; export it there, import here"
+            )
+        for name, value in whose.items():
+            if facts[name] != value:
+                raise ConfigError(
+                    f"league {self.path}: is of {facts['game']} (rules {facts['version']}), this run plays "
+                    f"{self.game.name} (rules {self.game.version}), and their {name} differs; use another file"
+                )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All or nothing; waits for other processes' transactions."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def _rows(self, query: str, values: Iterable = ()) -> list[tuple]:
+        return self._connection.execute(query, tuple(values)).fetchall()
+
+    def _many(self, statement: str, rows: Iterable[tuple]) -> None:
+        self._connection.executemany(statement, rows)
+
+    def resolve(self, file: str) -> Path:
+        """Where a member's file lies."""
+        return self.path.parent / file  # an absolute one stays as it is
+
+    def add(self, member: Member, replace: bool = False) -> Member:
+        """Take in a new member; `sha256` is computed where its file is given without. Once more changes nothing.
+
+        Args:
+            replace: one of the same name gets the new file (the same run came by again); its results stay.
+
+        Raises:
+            ConfigError: unknown role or state, a name in use by a different member, or neither file nor path where the
+                role needs one. ArtefactError: no such file.
+        """
+        if member.role not in ROLES:
+            raise ConfigError(f"role={member.role!r} of {member.name}: unknown; use one of {', '.join(ROLES)}")
+        if member.state not in STATES:
+            raise ConfigError(f"state={member.state!r} of {member.name}: unknown; use one of {', '.join(STATES)}")
+        if not member.name:
+            raise ConfigError("name='': a member needs one")
+        if member.state == "active":
+            wants = {"heuristic": "path", "past": "file", "exploiter": "file", "external": "file"}.get(member.role)
+            if wants and not getattr(member, wants):
+                raise ConfigError(f"{member.name}: a member of role {member.role} needs a {wants}")
+        if member.file is not None:
+            where = self.resolve(member.file)
+            if member.sha256 is None:
+                if not where.is_file():
+                    raise ArtefactError(f"file={where} of {member.name}: no such file")
+                member = member._replace(sha256=sha256_of(where))
+            member = member._replace(file=self._relative(where))
+        member = member._replace(created=member.created or date.today().isoformat())
+        with self._transaction():
+            old = self.find(member.name)
+            if old is None:
+                columns = member[:8] + (int(member.permanent), member.created, member.reason, json.dumps(member.notes))
+                self._many(f"INSERT INTO members VALUES ({', '.join('?' * 15)})", [columns + tuple(member.rating)])
+            elif (old.role, old.sha256, old.path) != (member.role, member.sha256, member.path):
+                if not replace or old.role != member.role:
+                    raise ConfigError(f"name={member.name!r}: the league has a different member of that name")
+                self._many(
+                    "UPDATE members SET file = ?, sha256 = ?, path = ?, birth = ?, state = ?, reason = '' "
+                    "WHERE name = ?",
+                    [(member.file, member.sha256, member.path, member.birth, member.state, member.name)],
+                )
+        return self.find(member.name)
+
+    def _relative(self, where: Path) -> str:
+        where, folder = where.absolute(), self.path.parent.absolute()
+        return str(where.relative_to(folder)) if where.is_relative_to(folder) else str(where)
+
+    def find(self, name: str) -> Member | None:
+        return next(iter(self._members("WHERE name = ?", [name])), None)
+
+    def members(self, *states: str) -> list[Member]:
+        """All members, or those in one of `states`, in the order they came."""
+        marks = ", ".join("?" * len(states))
+        return self._members(f"WHERE state IN ({marks})" if states else "", states)
+
+    def _members(self, where: str, values: Iterable) -> list[Member]:
+        rows = self._rows(f"SELECT * FROM members {where} ORDER BY rowid", values)
+        return [
+            Member(*row[:8], bool(row[8]), row[9], row[10], json.loads(row[11]), Rating(*row[12:15])) for row in rows
+        ]
+
+    def set_state(self, state: str, reasons: Mapping[str, str]) -> None:
+        """Make the members named in `reasons` active, retired or quarantined; permanent ones are never retired."""
+        if state not in STATES:
+            raise ConfigError(f"state={state!r}: unknown; use one of {', '.join(STATES)}")
+        kept = " AND NOT permanent" if state == "retired" else ""
+        with self._transaction():
+            self._many(
+                f"UPDATE members SET state = ?, reason = ? WHERE name = ?{kept}",
+                [(state, reason, name) for name, reason in reasons.items()],
+            )
+
+    def quarantine(self, name: str, reason: str) -> None:
+        """Take a member that cannot be loaded out of play, with a warning; the others play on."""
+        self.set_state("quarantined", {name: reason})
+        warnings.warn(f"league {self.path}: {name} is quarantined: {reason}; the others play on", stacklevel=3)
+
+    def retire_excess(self, role: str, keep_top: int, min_games: int = 20) -> list[str]:
+        """Retire the lowest rated active members of `role` beyond `keep_top` (see `lit_rl.ratings.to_retire`)."""
+        members = [m for m in self.members("active") if m.role == role]
+        games, ratings = self.games(), {m.name: m.rating for m in members}
+        names = to_retire(ratings, ratings, games, keep_top, min_games, [m.name for m in members if m.permanent])
+        self.set_state("retired", dict.fromkeys(names, f"not among the top {keep_top}"))
+        return names
+
+    def record(self, run: str, iteration: int, source: str, results: Iterable[Result], rate: bool = True) -> bool:
+        """Take in a batch of results, and settle it as a rating period; False if this batch is there already.
+
+        A run that is resumed plays its last iterations again, so a batch is known by run, iteration and source.
+
+        Raises:
+            ConfigError: a name that is no member. ValueError: negative counts.
+        """
+        results = [r for r in results if r.games > 0]
+        for r in results:
+            if min(r.wins, r.draws, r.losses) < 0:
+                raise ValueError(f"{r}: counts must not be negative")
+        with self._transaction():
+            ratings = {m.name: m.rating for m in self.members()}
+            for name in {name for r in results for name in r[:2]} - ratings.keys():
+                raise ConfigError(f"results of {name!r}: the league has no such member; add it first")
+            try:
+                cursor = self._connection.execute(
+                    "INSERT INTO batches (run, iteration, source) VALUES (?, ?, ?)", (run, iteration, source)
+                )
+            except sqlite3.IntegrityError:
+                return False
+            self._many(
+                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(cursor.lastrowid, *r) for r in results]
+            )
+            if rate:
+                scores = [Score(r.member, r.opponent, r.wins + 0.5 * r.draws, r.games) for r in results]
+                after = rate_period(ratings, scores)
+                self._many(
+                    "UPDATE members SET rating = ?, deviation = ?, volatility = ? WHERE name = ?",
+                    [(*rating, name) for name, rating in after.items()],
+                )
+        return True
+
+    def results(self) -> list[tuple[str, int, str, Result]]:
+        """All of them: (run, iteration, source, result)."""
+        rows = self._rows(
+            "SELECT run, iteration, source, member, opponent, seat, wins, draws, losses, member_return, "
+            "opponent_return FROM results JOIN batches ON batches.id = results.batch ORDER BY results.rowid"
+        )
+        return [(*row[:3], Result(*row[3:])) for row in rows]
+
+    def payoffs(self, source: str | None = None) -> dict[tuple[str, str], Payoff]:
+        """(member, opponent) -> what the first got against the second, over all results or those of one source."""
+        table: dict[tuple[str, str], list[float]] = {}
+        where = "WHERE source = ?" if source else ""
+        for member, opponent, wins, draws, losses, mine, theirs in self._rows(
+            "SELECT member, opponent, sum(wins), sum(draws), sum(losses), sum(member_return), sum(opponent_return) "
+            f"FROM results JOIN batches ON batches.id = results.batch {where} GROUP BY member, opponent",
+            [source] if source else [],
+        ):
+            for pair, won, total in (((member, opponent), wins, mine), ((opponent, member), losses, theirs)):
+                entry = table.setdefault(pair, [0.0, 0, 0.0])
+                entry[0] += won + 0.5 * draws
+                entry[1] += wins + draws + losses
+                entry[2] += total
+        return {pair: Payoff(*entry) for pair, entry in table.items()}
+
+    def games(self) -> dict[str, int]:
+        """Games played by each member that has played."""
+        games: dict[str, int] = {}
+        for (name, _), payoff in self.payoffs().items():
+            games[name] = games.get(name, 0) + payoff.games
+        return games
+
+    def roster(self, run: str, iteration: int, birth: int) -> list[str]:
+        """Who may be met by `run` from `iteration` on: the active members, itself and its own unborn ones left out.
+
+        Asked again for the same iteration, as a resumed run does, the answer is the first one.
+
+        Args:
+            birth: decisions of the run so far; its own snapshots that came later are of a time to come.
+        """
+        with self._transaction():
+            rows = self._rows("SELECT names FROM rosters WHERE run = ? AND iteration = ?", (run, iteration))
+            if rows:
+                return json.loads(rows[0][0])
+            names = [
+                m.name for m in self.members("active")
+                if m.role != "main" and not (m.notes.get("run") == run and m.birth > birth)
+            ]  # fmt: skip
+            self._many("INSERT INTO rosters VALUES (?, ?, ?)", [(run, iteration, json.dumps(names))])
+        return names
+
+    def export_registry(self, path: str | Path) -> None:
+        """Write the exploiters as exploiter_registry.json: id, filepath, victim_step, win_rate, trained_date, notes."""
+        folder = Path(path).absolute().parent
+        entries = [
+            {
+                "id": m.name,
+                "filepath": os.path.relpath(self.resolve(m.file), folder),
+                "victim_step": int(m.notes.get("victim_step", 0)),
+                "win_rate": float(m.notes.get("win_rate", 0.0)),
+                "trained_date": m.created,
+                "notes": str(m.notes.get("notes", "")),
+            }
+            for m in self.members("active", "retired")
+            if m.role == "exploiter" and m.file
+        ]
+        _write_json(Path(path), {"exploiters": entries})
+
+    def import_registry(self, path: str | Path) -> list[Member]:
+        """Take in the entries of an exploiter_registry.json; one whose file is missing is quarantined."""
+        path = Path(path)
+        taken = []
+        for i, entry in enumerate(_entries(path, "exploiters")):
+            with _field_of(path, i):
+                member = Member(
+                    name=str(entry["id"]), role="exploiter", file=str(path.absolute().parent / entry["filepath"]),
+                    created=str(entry["trained_date"]), notes={
+                        "victim_step": int(entry["victim_step"]), "win_rate": float(entry["win_rate"]),
+                        "notes": str(entry.get("notes", "")),
+                    },
+                )  # fmt: skip
+            taken.append(self._take_in(member))
+        return taken
+
+    def export_json(self, path: str | Path) -> None:
+        """Write the whole population in the shape of league.json, version 1."""
+        folder, games = Path(path).absolute().parent, self.games()
+        payoffs = self.payoffs()
+        entries = []
+        for m in self.members():
+            score = sum(p.score for (name, _), p in payoffs.items() if name == m.name)
+            kind = (
+                "heuristic" if m.role in ("heuristic", "random") else "candidate" if m.role == "main" else "commander"
+            )
+            file = None if m.file is None else os.path.relpath(self.resolve(m.file), folder)
+            meta = {"role": m.role, "state": m.state, "birth": m.birth, "parent": m.parent, "sha256": m.sha256}
+            meta |= {"path": m.path, "permanent": m.permanent, "reason": m.reason, "notes": m.notes}
+            entries.append(
+                {
+                    "id": m.name, "ckpt_path": file, "kind": "retired" if m.state == "retired" else kind,
+                    "name": m.name, "created_at": m.created, "games": games.get(m.name, 0), "meta": meta,
+                    "rating": {"rating": m.rating.rating, "rd": m.rating.deviation, "vol": m.rating.volatility},
+                    "rating_history": [], "aggregate_stats": {"score": score},
+                }
+            )  # fmt: skip
+        signature = {"game": self.game.name, "version": self.game.version} | interface_of(self.game)
+        glicko2 = {"rating": 1500.0, "rd": 350.0, "vol": 0.06, "tau": 0.5}
+        _write_json(Path(path), {"version": 1, "glicko2": glicko2, "env_signature": signature, "entries": entries})
+
+    def import_json(self, path: str | Path) -> list[Member]:
+        """Take in the entries of a league.json with their ratings; results are not part of it.
+
+        Entries of another game (by `env_signature`), without a file, or of no role that could be told are quarantined.
+        """
+        path = Path(path)
+        signature = _read_json(path).get("env_signature", {})
+        ours = {"game": self.game.name, "version": self.game.version} | interface_of(self.game)
+        differs = sorted(k for k in ours if k in signature and signature[k] != ours[k])
+        taken = []
+        for i, entry in enumerate(_entries(path, "entries")):
+            with _field_of(path, i):
+                meta, kind = entry.get("meta") or {}, entry["kind"]
+                role = meta.get("role") or ("heuristic" if kind == "heuristic" else "external")
+                state = "retired" if kind == "retired" else meta.get("state", "active")
+                rating = Rating(*(float(entry["rating"][k]) for k in ("rating", "rd", "vol")))
+                member = Member(
+                    name=str(entry["id"]), role=role, state=state, birth=int(meta.get("birth", 0)),
+                    parent=meta.get("parent"), path=meta.get("path"), sha256=meta.get("sha256"),
+                    permanent=bool(meta.get("permanent", False)), created=str(entry.get("created_at", "")),
+                    reason=str(meta.get("reason", "")), notes=dict(meta.get("notes", {})), rating=rating,
+                    file=entry.get("ckpt_path") and str(path.absolute().parent / entry["ckpt_path"]),
+                )  # fmt: skip
+            why = f"of another game: {differs[0]} is {signature[differs[0]]}" if differs else ""
+            taken.append(self._take_in(member, why))
+        return taken
+
+    def _take_in(self, member: Member, why: str = "") -> Member:
+        if not why and member.role in ("past", "exploiter", "external") and not member.file:
+            why = "it has no file"
+        if not why and member.role == "heuristic" and not member.path:
+            why = "it names no function"
+        if not why and member.file and not self.resolve(member.file).is_file():
+            why = f"no such file: {member.file}"
+        if not why:
+            return self.add(member)
+        member = self.add(member._replace(state="quarantined", sha256=member.sha256 or "", reason=why))
+        warnings.warn(f"league {self.path}: {member.name} is quarantined: {why}; the others play on", stacklevel=3)
+        return member
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, content: dict) -> None:
+    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ArtefactError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ArtefactError(f"{path}: must hold an object")
+    return content
+
+
+def _entries(path: Path, name: str) -> list:
+    entries = _read_json(path).get(name)
+    if not isinstance(entries, list):
+        raise ArtefactError(f"{path}: has no list {name!r}")
+    return entries
+
+
+@contextmanager
+def _field_of(path: Path, i: int) -> Iterator[None]:
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(f"{path}, entry {i}: is not as it should be ({type(error).__name__}: {error})") from error

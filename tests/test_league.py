@@ -1,0 +1,204 @@
+"""The population file: what goes in stays in, whoever dies; what does not fit is named and set aside."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_rl.errors import ArtefactError, ConfigError
+from lit_rl.league import League, Member, Result, sha256_of
+from lit_rl.ratings import Rating, Score, rate_period
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def league(tmp_path, kuhn):
+    league = League(tmp_path / "league.sqlite", kuhn)
+    yield league
+    league.close()
+
+
+def with_file(league, name, role="past", **fields):
+    (league.path.parent / f"{name}.pt").write_bytes(name.encode())
+    return league.add(Member(name, role, file=f"{name}.pt", **fields))
+
+
+def hammer(folder, kuhn, writers, each, kills):
+    """Writers killed at random: how many kills; everything that was acknowledged is there, once, and the file whole."""
+    path = folder / "league.sqlite"
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "league_writers.py"), str(path)]
+    done = subprocess.run(
+        [*command, *map(str, (writers, each, kills))], env=env, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+    league = League(path, kuhn)
+    found = sorted((run, iteration, r) for run, iteration, _, r in league.results())
+    expected = sorted(
+        (f"writer {w}", i, Result(f"a{w}", "b", i % 2, 1 + i % 3, 0, 2, i, -i))
+        for w in range(writers) for i in range(each)
+    )  # fmt: skip
+    assert found == expected  # none lost, none twice
+    league.close()
+    return int(done.stdout)
+
+
+def test_eight_writers_of_500_results_killed_at_random_lose_nothing(tmp_path, kuhn):
+    kills = hammer(tmp_path, kuhn, 8, 500, 40)
+    print(f"\n8 processes x 500 results, {kills} kill -9: 0 lost, 0 twice")
+    assert kills >= 30
+
+
+def test_members_and_their_files(league, tmp_path, kuhn):
+    first = with_file(league, "p1", birth=1000, parent="main", notes={"run": "main"})
+    assert first.sha256 == sha256_of(tmp_path / "p1.pt") and first.file == "p1.pt" and first.created
+    assert with_file(league, "p1", birth=1000) == first  # once more changes nothing
+    league.add(Member("calls", "heuristic", path="envs.leduc_heuristics.always_call", permanent=True))
+    other = League(league.path, kuhn)  # what one has written another reads
+    assert [m.name for m in other.members()] == ["p1", "calls"]
+    other.close()
+    (tmp_path / "p1.pt").write_bytes(b"another")
+    with pytest.raises(ConfigError, match="name='p1': the league has a different member of that name"):
+        league.add(Member("p1", "past", file="p1.pt"))
+    replaced = league.add(Member("p1", "past", file="p1.pt", birth=5), replace=True)
+    assert replaced.sha256 != first.sha256 and replaced.birth == 5
+
+
+@pytest.mark.parametrize(
+    ("member", "error", "message"),
+    [
+        (Member("x", "ghost"), ConfigError, "role='ghost' of x: unknown; use one of main, past"),
+        (Member("x", "past", state="lost"), ConfigError, "state='lost'"),
+        (Member("", "random"), ConfigError, "name=''"),
+        (Member("x", "past"), ConfigError, "x: a member of role past needs a file"),
+        (Member("x", "heuristic"), ConfigError, "x: a member of role heuristic needs a path"),
+        (Member("x", "external", file="nowhere.pt"), ArtefactError, "nowhere.pt of x: no such file"),
+    ],
+)
+def test_bad_members_are_refused_by_name(league, member, error, message):
+    with pytest.raises(error, match=message):
+        league.add(member)
+    assert league.members() == []
+
+
+def test_retired_and_quarantined_members_stay_as_history(league):
+    for name in ("p1", "p2"):
+        with_file(league, name)
+    league.add(Member("anchor", "random", permanent=True))
+    league.set_state("retired", {"p1": "old", "anchor": "old"})
+    with pytest.warns(UserWarning, match="p2 is quarantined: no such file; the others play on"):
+        league.quarantine("p2", "no such file")
+    assert {m.name: (m.state, m.reason) for m in league.members()} == {
+        "p1": ("retired", "old"), "p2": ("quarantined", "no such file"), "anchor": ("active", ""),
+    }  # fmt: skip
+
+
+def test_results_count_for_both_and_move_both_ratings(league):
+    for name in ("a", "b"):
+        league.add(Member(name, "random"))
+    assert league.record(
+        "run", 10, "train", [Result("a", "b", 0, 6, 2, 2, 5.0, -5.0), Result("b", "a", 1, 1, 0, 0, 1.0)]
+    )
+    payoffs = league.payoffs()
+    assert payoffs["a", "b"] == (7.0, 11, 5.0) and payoffs["b", "a"] == (4.0, 11, -4.0)
+    expected = rate_period({"a": Rating(), "b": Rating()}, [Score("a", "b", 7, 10), Score("b", "a", 1, 1)])
+    assert {m.name: m.rating for m in league.members()} == expected
+    assert not league.record("run", 10, "train", [Result("a", "b", 0, 6, 2, 2)])  # a resumed run comes by again
+    assert league.payoffs() == payoffs and league.games() == {"a": 11, "b": 11}
+    with pytest.raises(ConfigError, match="results of 'c': the league has no such member"):
+        league.record("run", 11, "train", [Result("a", "b", 0, 1, 0, 0), Result("a", "c", 0, 1, 0, 0)])
+    assert league.games() == {"a": 11, "b": 11}  # all or nothing
+
+
+def test_excess_is_retired_by_rating(league):
+    for i in range(5):
+        with_file(league, f"p{i}", permanent=i == 0)
+    league.add(Member("x", "random"))
+    results = [Result(f"p{i}", "x", 0, 10 * i, 0, 40 - 10 * i) for i in range(4)]
+    league.record("run", 0, "train", results)  # p4 has too few games to be judged
+    assert league.retire_excess("past", keep_top=3) == ["p1", "p2"]  # p0, the worst, is permanent
+    assert [m.name for m in league.members("active")] == ["p0", "p3", "p4", "x"]
+
+
+def test_a_resumed_run_meets_the_same_members(league):
+    with_file(league, "run-1", birth=100, notes={"run": "run"})
+    with_file(league, "other-9", birth=900, notes={"run": "other"})
+    league.add(Member("run", "main"))
+    assert league.roster("run", 5, birth=150) == ["run-1", "other-9"]
+    with_file(league, "run-2", birth=200, notes={"run": "run"})
+    with_file(league, "spy", role="exploiter")
+    league.set_state("retired", {"run-1": "old"})
+    assert league.roster("run", 5, birth=150) == ["run-1", "other-9"]  # as it was then
+    assert league.roster("run", 6, birth=150) == ["other-9", "spy"]  # its own run-2 is not born yet
+    assert league.roster("run", 7, birth=200) == ["other-9", "run-2", "spy"]
+
+
+def test_a_league_is_of_one_game(league, tmp_path, leduc):
+    with pytest.raises(ConfigError, match=r"is of kuhn_poker \(rules .*\), this run plays leduc_poker"):
+        League(league.path, leduc)
+    (tmp_path / "text").write_text("no database at all, but long enough to be looked at by SQLite" * 20)
+    with pytest.raises(ArtefactError, match="is no league file"):
+        League(tmp_path / "text", leduc)
+    with sqlite3.connect(tmp_path / "other.sqlite") as connection:
+        connection.execute("CREATE TABLE t (x)")
+    connection.close()
+    with pytest.raises(ArtefactError, match="an SQLite file of something else"):
+        League(tmp_path / "other.sqlite", leduc)
+
+
+def test_exploiter_registry_goes_out_and_comes_in(league, tmp_path, kuhn):
+    with_file(league, "spy", role="exploiter", notes={"victim_step": 5000, "win_rate": 0.61, "notes": "seat 0"})
+    with_file(league, "p1")
+    league.export_registry(tmp_path / "exploiter_registry.json")
+    entry = json.loads((tmp_path / "exploiter_registry.json").read_text())["exploiters"][0]
+    assert entry | {"trained_date": ""} == {
+        "id": "spy", "filepath": "spy.pt", "victim_step": 5000, "win_rate": 0.61, "trained_date": "", "notes": "seat 0",
+    }  # fmt: skip
+    content = {"exploiters": [entry, entry | {"id": "gone", "filepath": "gone.pt"}]}
+    (tmp_path / "exploiter_registry.json").write_text(json.dumps(content))
+    other = League(tmp_path / "sub" / "league.sqlite", kuhn)
+    with pytest.warns(UserWarning, match="gone is quarantined: no such file"):
+        spy, gone = other.import_registry(tmp_path / "exploiter_registry.json")
+    assert (
+        spy.sha256 == sha256_of(tmp_path / "spy.pt") and spy.notes["win_rate"] == 0.61 and gone.state == "quarantined"
+    )
+    assert [m.name for m in other.members("active")] == ["spy"]
+    other.close()
+    (tmp_path / "bad.json").write_text('{"exploiters": [{"id": "x"}]}')
+    with pytest.raises(ArtefactError, match=r"bad.json, entry 0: is not as it should be \(KeyError: 'filepath'\)"):
+        league.import_registry(tmp_path / "bad.json")
+
+
+def test_league_json_goes_out_and_comes_in(league, tmp_path, kuhn):
+    league.add(Member("run", "main"))
+    with_file(league, "p1", birth=7, parent="run")
+    with_file(league, "spy", role="exploiter")
+    league.add(Member("calls", "heuristic", path="envs.leduc_heuristics.always_call", permanent=True))
+    league.record("run", 0, "train", [Result("run", "p1", 0, 3, 0, 1), Result("run", "calls", 1, 0, 0, 5)])
+    league.set_state("retired", {"spy": "old"})
+    league.export_json(tmp_path / "league.json")
+    content = json.loads((tmp_path / "league.json").read_text())
+    assert content["version"] == 1 and content["env_signature"]["num_actions"] == 2
+    assert [e["kind"] for e in content["entries"]] == ["candidate", "commander", "retired", "heuristic"]
+    assert content["entries"][0]["games"] == 9 and content["entries"][0]["rating"]["rd"] < 350
+    other = League(tmp_path / "other" / "league.sqlite", kuhn)
+    other.import_json(tmp_path / "league.json")
+    paths = {m.name: m.file and str(other.resolve(m.file)) for m in other.members()}
+    assert paths["p1"] == str(tmp_path / "p1.pt")
+    assert [m._replace(file=None) for m in other.members()] == [m._replace(file=None) for m in league.members()]
+    other.close()
+    content["env_signature"]["num_actions"] = 9
+    (tmp_path / "league.json").write_text(json.dumps(content))
+    third = League(tmp_path / "third" / "league.sqlite", kuhn)
+    with pytest.warns(UserWarning, match="of another game: num_actions is 9"):
+        third.import_json(tmp_path / "league.json")
+    assert third.members("active") == [] and len(third.members("quarantined")) == 4
+    third.close()

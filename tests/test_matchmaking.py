@@ -1,0 +1,113 @@
+"""Matchmaking: the documents' worked table, the papers' formulas, and what is refused."""
+
+import numpy as np
+import pytest
+
+from lit_rl.errors import ConfigError
+from lit_rl.matchmaking import (
+    Pool,
+    draw_shares,
+    inverse_win_rate,
+    load_matchmaker,
+    pfsp,
+    role_weights,
+    skill_matched,
+    uniform,
+)
+
+
+def pool(win_rates, games=1e9, roles=None, rating=None, **learner):
+    w = np.asarray(win_rates, dtype=float)
+    k = len(w)
+    rating = np.full(k, 1500.0) if rating is None else np.asarray(rating, dtype=float)
+    names = tuple(f"m{i}" for i in range(k))
+    return Pool(names, tuple(roles or ["past"] * k), w * games, np.full(k, float(games)), rating, **learner)
+
+
+def test_the_documents_table():
+    """93 % -> 4 %, 72 % -> 16 % with a floor of 5 %: weights 0.07 and 0.28 among weights that sum to 1.75."""
+    shares = inverse_win_rate(pool([0.93, 0.72, 0.45, 0.15]), floor=0.05)
+    assert shares == pytest.approx([0.04, 0.16, 0.55 / 1.75, 0.85 / 1.75])
+    assert [f"{s:.0%}" for s in shares[:2]] == ["4%", "16%"]
+
+
+def test_the_floor_is_one_of_weights_not_of_shares():
+    """A member that always loses keeps a weight of 5 %, whatever share that makes; min_share is a true floor."""
+    beaten = pool([1.0, 0.5, 0.5, 0.5])
+    assert inverse_win_rate(beaten, floor=0.05)[0] == pytest.approx(0.05 / 1.55)
+    assert inverse_win_rate(pool([1.0, 1.0]), floor=0.05) == pytest.approx([0.5, 0.5])
+    assert inverse_win_rate(beaten, floor=0.0)[0] == pytest.approx(0.0, abs=1e-7)
+    assert inverse_win_rate(beaten, floor=0.0, min_share=0.1) == pytest.approx([0.1, 0.3, 0.3, 0.3])
+    with pytest.raises(ConfigError, match=r"min_share=0.3 x 4 members > 1; use at most 0.25"):
+        inverse_win_rate(beaten, min_share=0.3)
+
+
+def test_few_games_count_little():
+    """(wins + 8) / (games + 16), as in the documents."""
+    few = Pool(("a", "b"), ("past",) * 2, np.array([0.0, 10.0]), np.array([0.0, 10.0]), np.full(2, 1500.0))
+    assert few.win_rate() == pytest.approx([0.5, 18 / 26])
+    shares = inverse_win_rate(few)
+    assert shares[1] == pytest.approx((1 - 18 / 26) / (0.5 + 1 - 18 / 26))
+
+
+def test_pfsp():
+    p = pool([0.9, 0.5, 0.1])
+    assert pfsp(p, "hard", 2) == pytest.approx(np.array([0.01, 0.25, 0.81]) / 1.07, abs=1e-6)
+    assert pfsp(p, "variance", 1) == pytest.approx(np.array([0.09, 0.25, 0.09]) / 0.43, abs=1e-6)
+    assert pfsp(pool([1.0, 1.0]), "hard", prior_games=0) == pytest.approx([0.5, 0.5])  # nobody is hard: all alike
+
+
+def test_role_weights():
+    p = pool([0.5] * 4, roles=["past", "past", "exploiter", "random"])
+    assert role_weights(p, {"past": 0.5, "exploiter": 0.5}) == pytest.approx([0.25, 0.25, 0.5, 0])
+    assert role_weights(p, {"past": 0.5, "heuristic": 0.5}) == pytest.approx([0.5, 0.5, 0, 0])  # no heuristic there
+    with pytest.raises(ConfigError, match="unknown role 'ghost'; use some of main, past"):
+        role_weights(p, {"ghost": 1.0})
+
+
+def test_skill_matched():
+    p = pool([0.5] * 3, rating=[1500, 1700, 1900], learner_rating=1500.0, learner_games=100.0)
+    assert skill_matched(p) == pytest.approx(np.exp([0, -0.5, -2]) / np.exp([0, -0.5, -2]).sum())
+    new = dict(learner_rating=1500.0, learner_games=19.0)
+    for rating, met in (
+        ([1650, 1750, 2000], [True, False, False]),  # within 200
+        ([1750, 1890, 2000], [True, True, False]),  # nobody within 200: 400
+        ([2000, 2200, 2400], [True, True, False]),  # nobody within 400: 800
+        ([2400, 2500, 2600], [True, True, True]),  # anybody
+    ):
+        assert ((skill_matched(pool([0.5] * 3, rating=rating, **new)) > 0) == met).all()
+    assert skill_matched(pool([0.5] * 2, rating=[9000, 9500])) == pytest.approx([0.5, 0.5])  # no weight left: all alike
+
+
+def test_by_name_or_path_with_options():
+    p = pool([0.9, 0.1])
+    assert load_matchmaker("uniform")(p) == pytest.approx([0.5, 0.5])
+    by_path = load_matchmaker("lit_rl.matchmaking.pfsp", {"weighting": "variance", "power": 1})
+    assert by_path(p) == pytest.approx(pfsp(p, "variance", 1))
+    assert uniform(p).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("pfps", {}, "matchmaker='pfps': no such function; use uniform, role_weights"),
+        ("my_pkg.mine", {}, "matchmaker='my_pkg.mine': no such function"),
+        ("pfsp", {"powr": 2}, "pfsp has no 'powr'; it has weighting, power, prior_games"),
+        ("pfsp", {"power": -1}, "power=-1: must be positive"),
+        ("pfsp", {"weighting": "easy"}, "weighting='easy': unknown; use hard or variance"),
+        ("inverse_win_rate", {"floor": 1.5}, r"floor=1.5: must lie in \[0, 1\]"),
+        ("skill_matched", {"sigma": float("nan")}, "sigma=nan"),
+        ("role_weights", {}, "give it in matchmaker_options"),
+        ("role_weights", {"weights": {"past": -1.0}}, r"weights\[past\]=-1.0"),
+    ],
+)
+def test_bad_matchmakers_are_refused_by_name(path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        load_matchmaker(path, options)
+
+
+def test_what_a_matchmaker_returns_is_checked():
+    with pytest.raises(ConfigError, match="must sum to 1"):
+        draw_shares(lambda p: np.ones(2), pool([0.5, 0.5]))
+    with pytest.raises(ConfigError, match="shape"):
+        draw_shares(lambda p: np.ones(1), pool([0.5, 0.5]))
