@@ -48,7 +48,7 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         explorer = torch.arange(self.num_envs) % num_players
         exploration = self.exploration * torch.nn.functional.one_hot(explorer, num_players).float()  # [B, P]
         with self.trainer.precision_plugin.forward_context():
-            algorithm.play.renew()
             rollout = collect(self.env, algorithm.play, self.num_steps, previous=previous, exploration=exploration)
+            algorithm.describe(rollout, previous)
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout

@@ -11,7 +11,9 @@ one seat that explores while the other plays the policy, the average policy lear
 after DREAM (Steinberger et al. 2020): regrets are of the current policy and summed in a memory (`lit_rl.memory`), and
 the critic is corrected by what happened (`lit_rl.returns.conditional_regrets`), without which nothing below a
 NashConv of about 0.9 was reached on Leduc. Also ours: sums of regrets cut off at 0 (CFR+), quadratic averaging, critic
-targets that fade over ten iterations, and the actor's rule, NeuRD on the same advantages with an entropy bonus.
+targets that fade over ten iterations, and the actor's rule, NeuRD on the same advantages with an entropy bonus. Each of
+the two policies learns as if it had played itself: a scheduler that has no regret over their mixtures then has none
+over both.
 
 The share of the actor is fixed, or chosen per infostate by a scheduler that learns from meta-regrets
 (`lit_rl.mix_scheduler`, `lit_rl.meta_regret`). What this leaves out: recurrence, games with more than two players or
@@ -51,14 +53,17 @@ from lit_rl.memory import (
     sum_rows,
 )
 from lit_rl.merge import merge_equal_rows, uniform_of_rows
-from lit_rl.mix_scheduler import FixedLambda, MixScheduler, Scheduler, SchedulerFactory
+from lit_rl.meta_regret import MetaRegret, MetaRegretFactory
+from lit_rl.mix_scheduler import FixedLambda, MixScheduler, Scheduler, SchedulerFactory, scheduler_loss
+from lit_rl.mix_utility import Counterfactual, MixedDecisions, MixUtilityFactory
 from lit_rl.mixing import LinearMixer, Mixer, MixerFactory
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
 from lit_rl.policy import MASKED, ActorCritic, NetworkFactory, PolicyOutput, exact_metrics, policy_table
-from lit_rl.resume import load_state, of_every_rank, save_state
+from lit_rl.resume import load_state, of_every_rank, save_state, well_formed
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import Rollout
 from lit_rl.schedules import Exponential
+from lit_rl.state_keys import InfostateKeys, StateKeysFactory
 
 DRAW_STREAM = 5
 MAX_CACHED_ROWS = 8192
@@ -88,6 +93,7 @@ REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
 AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
 CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
 ACTOR = GroupSettings(lr=1e-3, lr_end=1e-4)
+SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0)
 
 
 class Mixture(NamedTuple):
@@ -96,7 +102,8 @@ class Mixture(NamedTuple):
     probs: Tensor  # [N, A], the mixed policy, 0 where illegal
     actor: Tensor  # [N, A]
     regret: Tensor  # [N, A]
-    bin: Tensor  # [N] int64
+    bin: Tensor  # [N] int64, of the scheduler's
+    bin_prob: Tensor  # [N], with which it chose that one
     mix_lambda: Tensor  # [N]
 
 
@@ -120,7 +127,7 @@ class MixedPolicy(ActorCritic):
         regret = self.regret_policy(self.regret(obs, legal).logits, legal)
         if self.actor is None:
             nothing = torch.zeros(len(obs), device=regret.device)
-            return Mixture(regret, regret, regret, nothing.long(), nothing)
+            return Mixture(regret, regret, regret, nothing.long(), nothing + 1, nothing)
         actor = torch.softmax(self.actor(obs, legal).logits, dim=-1)
         logits = self.scheduler.logits(obs, actor, regret)
         uniform = None
@@ -128,7 +135,8 @@ class MixedPolicy(ActorCritic):
             uniform = uniform_of_rows(obs, legal, logits.shape[1], int(self.draw_key)).to(logits.device)
         output = self.scheduler.draw(logits, uniform)
         probs = self.mixer(actor, regret, output.mix_lambda.detach())
-        return Mixture(probs, actor, regret, output.bin, output.mix_lambda)
+        bin_prob = self.scheduler.bin_probs(logits).gather(1, output.bin.unsqueeze(1)).squeeze(1)
+        return Mixture(probs, actor, regret, output.bin, bin_prob, output.mix_lambda)
 
     def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
         return output_of(self.mixture(obs, legal).probs)
@@ -151,12 +159,10 @@ class CachedPolicy:
         return self.policy.parameters()
 
     def renew(self) -> None:
-        """The policy has changed."""
+        """The policy has changed: ask it about all known infostates at once when next needed."""
         if len(self.index) > MAX_CACHED_ROWS:
             self.index = new_index(self.game)
         self._known = None
-        if len(self.index):
-            self._add(0)
 
     @torch.no_grad()
     def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
@@ -182,6 +188,17 @@ class Batch(NamedTuple):
     average: Rows | None
     critic: Rows | None
     actor: Rows | None  # target: mean advantages in the mover's view
+    scheduler: "ScheduleRows | None"
+
+
+class ScheduleRows(NamedTuple):
+    """What the scheduler sees at M infostates, and the bins it is to prefer there."""
+
+    obs: Tensor  # [M, *D]
+    actor: Tensor  # [M, A]
+    regret: Tensor  # [M, A]
+    desired: Tensor  # [M, K]
+    weight: Tensor  # [M], with sum 1
 
 
 class ARMAC(L.LightningModule):
@@ -195,12 +212,16 @@ class ARMAC(L.LightningModule):
         use_scheduler: let `scheduler` choose the actor's share at each infostate; false: `mix_lambda` everywhere.
         mix_lambda: the actor's share without a scheduler; at 0 there is no actor.
         scheduler: builds the scheduler.
-        mixer: makes one policy of two.
+        state_keys: builds the keying: which infostates share a row of the meta-regret table.
+        utility: builds the utility of the bins, see `lit_rl.mix_utility`.
+        meta_regret: builds the meta-regret table.
+        mixer: builds what makes one policy of two.
         optimizer: torch optimizer; the learning rates of its groups are those of the settings below.
         regret_group: how the regret network is trained.
         average_group: how the average network is trained.
         critic_group: how the critic is trained.
         actor_group: how the actor is trained.
+        scheduler_group: how the scheduler is trained.
         trace_lambda: of the correction by what happened, see `lit_rl.returns.conditional_regrets`; 1 is unbiased.
         ratio_cap: bound on a single ratio pi(a) / mu(a) in it; null for none.
         critic_decay: weight of a critic target per iteration of age.
@@ -210,7 +231,7 @@ class ARMAC(L.LightningModule):
 
     sampling_temperature = 1.0
     whole_games = True
-    merge_rows = False  # `CachedPolicy` does it for a whole iteration
+    merge_rows = True
     observe_all = True  # the critic sees every player's infostate
 
     def __init__(
@@ -222,12 +243,16 @@ class ARMAC(L.LightningModule):
         use_scheduler: bool = False,
         mix_lambda: ClosedUnitInterval = 0.0,
         scheduler: SchedulerFactory = MixScheduler,
+        state_keys: StateKeysFactory = InfostateKeys,
+        utility: MixUtilityFactory = Counterfactual,
+        meta_regret: MetaRegretFactory = MetaRegret,
         mixer: MixerFactory = LinearMixer,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1.0, eps=1e-7),
         regret_group: GroupSettings = REGRET,
         average_group: GroupSettings = AVERAGE,
         critic_group: GroupSettings = CRITIC,
         actor_group: GroupSettings = ACTOR,
+        scheduler_group: GroupSettings = SCHEDULER,
         trace_lambda: ClosedUnitInterval = 1.0,
         ratio_cap: PositiveFloat | None = None,
         critic_decay: ClosedUnitInterval = 0.9,
@@ -253,12 +278,18 @@ class ARMAC(L.LightningModule):
             scheduler=scheduler(self.game) if use_scheduler else FixedLambda(self.game, mix_lambda),
             mixer=mixer(),
         )
+        self.state_keys = self.utility = self.meta_regret = None
+        if use_scheduler:
+            self.state_keys, self.utility = state_keys(self.game), utility()
+            self.meta_regret = meta_regret(self.policy.scheduler.bins)
         self.average, self.critic = network(self.game), critic(self.game)
         self.play = CachedPolicy(self.policy, self.game)
         self.optimizer = optimizer
         self.groups = {"regret": regret_group, "average": average_group, "critic": critic_group}
         if mixes:
             self.groups["actor"] = actor_group
+        if any(True for _ in self.policy.scheduler.parameters()):
+            self.groups["scheduler"] = scheduler_group
         self.trace_lambda, self.ratio_cap = trace_lambda, float("inf") if ratio_cap is None else ratio_cap
         self.actor_entropy_coef, self.actor_threshold = actor_entropy_coef, actor_threshold
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
@@ -276,17 +307,15 @@ class ARMAC(L.LightningModule):
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
         """Learn from the rollout's finished games, then hand out the rows of each network, step by step."""
-        if not rollout.notes:  # once per rollout: a run resumed in its middle has it in its memories already
+        if "learned" not in rollout.notes:  # once per rollout: a run resumed in its middle remembers it
             rollout.notes.update(self._remember(rollout))
         critic = self.critic_memory.rows()
-        advantages = None
-        if "actor_obs" in rollout.notes:
-            advantages = Rows(*(rollout.notes[f"actor_{name}"] for name in Rows._fields))
         sources = {
             "regret": lambda: self.memory.regret_rows(generator),
             "average": lambda: self.memory.average_rows(generator),
             "critic": lambda: critic,
-            "actor": lambda: advantages,
+            "actor": lambda: _from_notes(Rows, "actor", rollout),
+            "scheduler": lambda: _from_notes(ScheduleRows, "scheduler", rollout),
         }
         for step in range(self.batches_per_iteration):
             trained = {name for name, group in self.groups.items() if step < group.steps}
@@ -306,10 +335,13 @@ class ARMAC(L.LightningModule):
         found = conditional_regrets(
             rollout, _spread(mixture.probs, played), _spread(q[history], played), self.trace_lambda, self.ratio_cap
         )
-        regrets, targets, valid = found.regrets[played], found.targets[played], found.valid[played]
+        advantages, targets, valid = found.regrets[played], found.targets[played], found.valid[played]
+        regrets = (
+            advantages - (mixture.regret * advantages).sum(-1, keepdim=True) * legal
+        )  # of the regret policy itself
         explores = rollout.exploration[played] > 0
         learns = valid & explores if explores.any() else valid
-        shows = valid & ~explores
+        shows = valid & ~explores  # decisions as the policy makes them
         self.memory.add(
             Samples(obs[learns], legal[learns], regrets[learns]),
             Samples(obs[shows], legal[shows], mixture.probs[shows]),
@@ -319,30 +351,86 @@ class ARMAC(L.LightningModule):
         self.critic_memory.add(history[valid].numpy(), rollout.action[played][valid].numpy(), targets[valid].numpy())
         notes = {"learned": torch.ones(())}
         if self.policy.actor is not None:
-            notes |= self._advantages(obs[learns], legal[learns], regrets[learns], mixture.actor[learns])
+            notes |= self._advantages(obs[learns], legal[learns], advantages[learns], mixture.actor[learns])
+        if self.meta_regret is not None:
+            notes |= self._judge(rollout, mixture, q[history], shows)
         return notes
 
-    def _advantages(self, obs: Tensor, legal: Tensor, regrets: Tensor, actor: Tensor) -> dict[str, Tensor]:
+    def _advantages(self, obs: Tensor, legal: Tensor, advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
         """The actor's rows: mean advantages against the actor itself, rows weighted by the root of their visits."""
         first, row = merge_equal_rows(obs, legal)
         visits = torch.bincount(row).float()
-        mean = torch.from_numpy(sum_rows(row.numpy(), regrets, len(first))).float() / visits.unsqueeze(1)
-        target = mean - (actor[first] * mean).sum(-1, keepdim=True)
+        mean = torch.from_numpy(sum_rows(row.numpy(), advantages, len(first))).float() / visits.unsqueeze(1)
+        target = mean - (actor[first] * mean).sum(-1, keepdim=True) * legal[first]
         weight = (visits.sqrt() / visits.sqrt().sum()).unsqueeze(1).expand_as(target)
         rows = Rows(obs[first], legal[first], target, weight)
         return {f"actor_{name}": x for name, x in rows._asdict().items()}
 
+    def _judge(self, rollout: Rollout, mixture: Mixture, q: Tensor, shows: Tensor) -> dict[str, Tensor]:
+        """Utilities of all bins where the policy played as it is, into the meta-regret table; the scheduler's rows."""
+        played = rollout.played
+        obs, legal, player = rollout.obs[played], rollout.legal[played], rollout.player[played]
+        own_view = 1.0 - 2.0 * player.float()
+        decisions = MixedDecisions(
+            actor=mixture.actor, regret=mixture.regret, mix_lambda=mixture.mix_lambda, bin=mixture.bin,
+            bin_prob=mixture.bin_prob, q=own_view.unsqueeze(1) * q, returns=rewards_to_go(rollout)[played],
+        )  # fmt: skip
+        decisions = MixedDecisions(*(x[shows] for x in decisions))
+        utilities = self.utility(decisions, self.policy.mixer, self.policy.scheduler.bins)
+        keys = self.state_keys(obs[shows], player[shows])
+        self.meta_regret.update(keys, utilities)
+        first, row = merge_equal_rows(obs[shows], legal[shows])
+        weight = torch.bincount(row).float().sqrt()
+        rows = ScheduleRows(
+            obs[shows][first], decisions.actor[first], decisions.regret[first], self.meta_regret.desired(keys[first]),
+            weight / weight.sum(),
+        )  # fmt: skip
+        judged = _spread(shows, played)
+        notes = {f"scheduler_{name}": x for name, x in rows._asdict().items()} | {"judged": judged}
+        return notes | {"utilities": _spread(utilities, judged), "keys": _spread(keys, judged)}
+
+    def describe(self, rollout: Rollout, previous: Rollout | None) -> None:
+        """Note down which share of the actor was played at each decision of a rollout; those carried keep theirs."""
+        if self.policy.actor is None:
+            return
+        shape = rollout.action.shape
+        mixture = self.play.mixture(rollout.obs.flatten(0, 1), rollout.legal.flatten(0, 1))
+        for name in ("mix_lambda", "bin"):
+            note = getattr(mixture, name).view(shape).clone()
+            if previous is not None and rollout.carried:
+                note[: rollout.carried] = previous.notes[name][-rollout.carried :]
+            rollout.notes[name] = note
+
+    def replay_extras(self, rollout: Rollout) -> dict[str, Tensor]:
+        """For the replay, per decision: the actor's share, its bin and, once learned from, the bins' utilities."""
+        if "mix_lambda" not in rollout.notes:
+            self.describe(rollout, None)
+        return {name: rollout.notes[name] for name in ("mix_lambda", "bin", "utilities") if name in rollout.notes}
+
+    def mix_statistics(self) -> dict[str, Tensor] | None:
+        """Share, bin and state key [N] of the decisions the scheduler last learned from; null before the first."""
+        rollout = self.trainer.train_dataloader.rollout
+        if rollout is None or "judged" not in rollout.notes:
+            return None
+        judged = rollout.notes["judged"]
+        return {name: rollout.notes[note][judged] for name, note in MIX_NOTES.items()}
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         save_state(self, checkpoint)
         mine = {"memory": self.memory.state_dict(), "critic_memory": self.critic_memory.state_dict()}
+        if self.meta_regret is not None:
+            mine["meta_regret"] = self.meta_regret.save()
         checkpoint["memories"] = of_every_rank(self.trainer, mine)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         load_state(self, checkpoint)
-        ranks = checkpoint["memories"]
-        mine = ranks[min(self.global_rank, len(ranks) - 1)]
-        self.memory.load_state_dict(mine["memory"])
-        self.critic_memory.load_state_dict(mine["critic_memory"])
+        with well_formed("what ARMAC remembers"):
+            ranks = checkpoint["memories"]
+            mine = ranks[min(self.global_rank, len(ranks) - 1)]
+            self.memory.load_state_dict(mine["memory"])
+            self.critic_memory.load_state_dict(mine["critic_memory"])
+            if self.meta_regret is not None:
+                self.meta_regret.load(mine["meta_regret"])
 
     def on_train_start(self) -> None:
         self.policy.eval()
@@ -357,6 +445,7 @@ class ARMAC(L.LightningModule):
         total = self.trainer.max_epochs
         self.policy.scheduler.set_progress(min(iteration, total - 1), total)
         self.policy.draw_key.fill_(derive_key(self.trainer.datamodule.seed, DRAW_STREAM, iteration) >> 1)
+        self.play.renew()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The networks share no weights, so the sum of their losses trains each on its own."""
@@ -372,6 +461,8 @@ class ARMAC(L.LightningModule):
             self.loss_terms["critic_loss"] = error / self.game.max_return**2
         if batch.actor is not None:
             self.loss_terms["actor_loss"] = self._actor_loss(batch.actor)
+        if batch.scheduler is not None:
+            self.loss_terms["scheduler_loss"] = self._scheduler_loss(batch.scheduler)
         loss = torch.stack(list(self.loss_terms.values())).sum()
         self.iteration_metrics.append({name: term.detach() for name, term in self.loss_terms.items()})
         return loss
@@ -384,6 +475,12 @@ class ARMAC(L.LightningModule):
         force = force - (log_probs.exp() * force).sum(-1, keepdim=True)
         loss = losses.neurd(logits, rows.legal, force, self.actor_threshold, float("inf"))
         return (rows.weight[:, 0] * loss).sum()
+
+    def _scheduler_loss(self, rows: ScheduleRows) -> Tensor:
+        scheduler = self.policy.scheduler
+        logits = scheduler.logits(rows.obs, rows.actor, rows.regret)
+        loss = scheduler_loss(logits, rows.desired, scheduler.bins) + scheduler.regulariser(logits)
+        return (rows.weight * loss).sum()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         for group in optimizer.param_groups:
@@ -416,8 +513,10 @@ class ARMAC(L.LightningModule):
 
     def configure_optimizers(self):
         networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
-        if self.policy.actor is not None:
+        if "actor" in self.groups:
             networks["actor"] = self.policy.actor
+        if "scheduler" in self.groups:
+            networks["scheduler"] = self.policy.scheduler
         optimizer = self.optimizer(
             [{"name": name, "params": list(network.parameters())} for name, network in networks.items()]
         )
@@ -429,11 +528,27 @@ class ARMAC(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
 
-FACTORIES = ("network", "critic", "memory", "scheduler", "mixer", "optimizer")
+MIX_NOTES = {"mix_lambda": "mix_lambda", "bin": "bin", "key": "keys"}
+FACTORIES = (
+    "network", "critic", "memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer", "optimizer",
+)  # fmt: skip
+
+
+def _from_notes(kind: type, prefix: str, rollout: Rollout):
+    return kind(*(rollout.notes[f"{prefix}_{name}"] for name in kind._fields))
+
+
+def rewards_to_go(rollout: Rollout) -> Tensor:
+    """[T, B] float32: what the mover still gets in this game, undiscounted; of an unfinished one only so far."""
+    total, result = torch.zeros_like(rollout.rewards[0]), []
+    for rewards, done in zip(rollout.rewards.flip(0), rollout.done.flip(0)):
+        total = rewards + torch.where(done.unsqueeze(1), 0.0, total)
+        result.append(total)
+    return torch.stack(result[::-1]).gather(2, rollout.player.long().unsqueeze(2)).squeeze(2)
 
 
 def _spread(rows: Tensor, played: Tensor) -> Tensor:
-    """[N, A] back to [T, B, A], 0 where nothing was played."""
-    spread = rows.new_zeros(*played.shape, rows.shape[-1])
+    """[N, ...] back to [T, B, ...], 0 where nothing was played."""
+    spread = rows.new_zeros(*played.shape, *rows.shape[1:])
     spread[played] = rows
     return spread

@@ -7,7 +7,7 @@ The documents' fourth strategy, "advantage", sum over a of pi(a) (q(a) - sum ove
 and is not offered. Letters: N rows, A actions, K bins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,6 +36,9 @@ class MixUtility(nn.Module):
     def forward(self, decisions: MixedDecisions, mixer: Mixer, bins: Sequence[float]) -> Tensor:
         """U [N, K], without gradient, one column for each of `bins`."""
         raise TypeError(f"{type(self).__name__} does not define forward(decisions, mixer, bins) -> [N, K]")
+
+
+MixUtilityFactory = Callable[[], MixUtility]
 
 
 class Counterfactual(MixUtility):

@@ -91,7 +91,7 @@ class Conditional(NamedTuple):
 
     regrets: Tensor  # [T, B, A] float32, in the mover's view: q(a) - sum over b of pi(b) q(b); 0 where illegal
     targets: Tensor  # [T, B] float32, in player 0's view: what the critic is to say of the action taken
-    valid: Tensor  # [T, B] bool, the game is over; elsewhere all is 0
+    valid: Tensor  # [T, B] bool, the learner's decisions in games that are over; elsewhere all is 0
 
 
 def conditional_regrets(
@@ -108,6 +108,7 @@ def conditional_regrets(
     so that with trace_lambda = 1 and no cap q(b) is an unbiased estimate of the value of b against pi whatever the
     critic says, and the better the critic, the less it varies (a control variate: Davis et al. 2020; DREAM, Steinberger
     et al. 2020, has a baseline per infostate instead). The critic's target is the expected one-step value r + V(h').
+    Decisions of others (not `learner`) are part of the world: what they earn and what follows is passed on as it is.
 
     Args:
         probs: pi [T, B, A], 0 where illegal; critic: Q [T, B, A]; mu: `rollout.log_prob`.
@@ -117,16 +118,16 @@ def conditional_regrets(
     targets, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     _conditional_regrets(
         rollout.player.numpy(), rollout.played.numpy(), rollout.action.numpy(), rollout.legal.numpy(),
-        rollout.log_prob.exp().numpy(), rollout.rewards.numpy(), rollout.done.numpy(), probs.numpy(), critic.numpy(),
-        trace_lambda, ratio_cap, regrets, targets, valid,
+        rollout.log_prob.exp().numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.learner.numpy(),
+        probs.numpy(), critic.numpy(), trace_lambda, ratio_cap, regrets, targets, valid,
     )  # fmt: skip
     return Conditional(torch.from_numpy(regrets), torch.from_numpy(targets), torch.from_numpy(valid))
 
 
 @njit
 def _conditional_regrets(
-    player, played, action, legal, behaviour, rewards, done, probs, critic, trace_lambda, ratio_cap, regrets, targets,
-    valid,
+    player, played, action, legal, behaviour, rewards, done, learner, probs, critic, trace_lambda, ratio_cap, regrets,
+    targets, valid,
 ):  # fmt: skip
     num_steps, num_envs, num_actions = probs.shape
     for b in range(num_envs):
@@ -137,6 +138,9 @@ def _conditional_regrets(
             if done[t, b]:
                 known, following, expected = True, 0.0, 0.0
             if not known:
+                continue
+            if not learner[t, b]:
+                following, expected = following + rewards[t, b, 0], expected + rewards[t, b, 0]
                 continue
             a, mu = action[t, b], behaviour[t, b]
             value = 0.0

@@ -194,6 +194,9 @@ def conditional_regrets(r, probs, critic, trace_lambda, ratio_cap):
         for start, end in zip(starts, ends):
             following = expected = 0.0
             for t in range(end, start - 1, -1):
+                if not r.learner[t, b]:
+                    following, expected = following + float(r.rewards[t, b, 0]), expected + float(r.rewards[t, b, 0])
+                    continue
                 a, mu, sign = int(r.action[t, b]), float(r.log_prob[t, b].exp()), 1 - 2 * int(r.player[t, b])
                 q = critic[t, b].astype(np.float64)
                 value, surprise = probs[t, b] @ q, float(r.rewards[t, b, 0]) + following - q[a]

@@ -1,5 +1,7 @@
 """ARMAC: conditional regrets against twin and exact tree, the tabular algorithm against CFR, then the module."""
 
+import dataclasses
+
 import naive
 import numpy as np
 import pytest
@@ -39,12 +41,15 @@ def exploring(num_envs):
 
 
 @pytest.mark.parametrize(("trace_lambda", "ratio_cap"), [(1.0, float("inf")), (0.7, 1.2), (0.0, 3.0)])
-def test_twin(leduc, trace_lambda, ratio_cap):
+@pytest.mark.parametrize("others", [False, True])
+def test_twin(leduc, trace_lambda, ratio_cap, others):
     env, previous = VectorEnv(leduc, 30, seed=1, observe_all=True), None
     network = MLP(leduc, hidden=(16,))
     torch.nn.init.normal_(network.policy_head.weight, std=1.0)
     for _ in range(3):
         previous = r = collect(env, network, 6, previous=previous, exploration=exploring(30) * 0.6)
+        if others:
+            r = dataclasses.replace(r, learner=torch.rand(*r.done.shape) < 0.6)
         probs, critic = r.logits.softmax(-1), torch.randn(*r.legal.shape)
         found = conditional_regrets(r, probs, critic, trace_lambda, ratio_cap)
         twin = naive.conditional_regrets(r, probs.numpy(), critic.numpy(), trace_lambda, ratio_cap)
