@@ -346,7 +346,7 @@ class ARMAC(L.LightningModule):
             Samples(obs[learns], legal[learns], regrets[learns]),
             Samples(obs[shows], legal[shows], mixture.probs[shows]),
             int(self.rollouts),
-            generator=torch.Generator().manual_seed(derive_key(int(self.rollouts), DRAW_STREAM) >> 1),
+            generator=torch.Generator().manual_seed(self._key(int(self.rollouts), 1)),
         )
         self.critic_memory.add(history[valid].numpy(), rollout.action[played][valid].numpy(), targets[valid].numpy())
         notes = {"learned": torch.ones(())}
@@ -418,6 +418,7 @@ class ARMAC(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         save_state(self, checkpoint)
         mine = {"memory": self.memory.state_dict(), "critic_memory": self.critic_memory.state_dict()}
+        mine["seen"] = self.play.index.state_dict()  # which rows share a forward decides the last bits
         if self.meta_regret is not None:
             mine["meta_regret"] = self.meta_regret.save()
         checkpoint["memories"] = of_every_rank(self.trainer, mine)
@@ -429,6 +430,7 @@ class ARMAC(L.LightningModule):
             mine = ranks[min(self.global_rank, len(ranks) - 1)]
             self.memory.load_state_dict(mine["memory"])
             self.critic_memory.load_state_dict(mine["critic_memory"])
+            self.play.index.load_state_dict(mine["seen"])
             if self.meta_regret is not None:
                 self.meta_regret.load(mine["meta_regret"])
 
@@ -444,8 +446,12 @@ class ARMAC(L.LightningModule):
         """Get the policy ready to play this iteration."""
         total = self.trainer.max_epochs
         self.policy.scheduler.set_progress(min(iteration, total - 1), total)
-        self.policy.draw_key.fill_(derive_key(self.trainer.datamodule.seed, DRAW_STREAM, iteration) >> 1)
+        self.policy.draw_key.fill_(self._key(iteration, 0))
         self.play.renew()
+
+    def _key(self, iteration: int, purpose: int) -> int:
+        seed, rank = self.trainer.datamodule.seed, self.global_rank if purpose else 0
+        return derive_key(seed, DRAW_STREAM, purpose, rank, iteration) >> 1
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The networks share no weights, so the sum of their losses trains each on its own."""

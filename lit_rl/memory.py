@@ -22,6 +22,8 @@ from lit_rl.errors import check_ranges
 from lit_rl.merge import RowIndex, merge_equal_rows
 from lit_rl.mixing import regret_matching
 
+LEAST = 1e-3  # a critic target that has faded below this weight is forgotten
+
 
 class Rows(NamedTuple):
     """What a network is to say, row by row."""
@@ -129,10 +131,10 @@ class RowMemory(Memory):
 
     def state_dict(self) -> dict:
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("regrets", "policies", "visits")}
-        return arrays | {"obs": self.index.obs.clone(), "legal": self.index.legal.clone()}
+        return arrays | self.index.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.index.find_or_add(state["obs"], state["legal"])
+        self.index.load_state_dict(state)
         for name in ("regrets", "policies", "visits"):
             setattr(self, name, state[name].numpy().copy())
 
@@ -269,21 +271,30 @@ class CriticMemory:
         cell, size = row * num_actions + action, len(self.index) * num_actions
         self.sums += np.bincount(cell, target, size).reshape(-1, num_actions)
         self.counts += np.bincount(cell, minlength=size).reshape(-1, num_actions)
+        alive = np.flatnonzero((self.counts > LEAST).any(1))
+        if len(self.index) > 2 * len(alive) + 10_000:
+            kept = torch.from_numpy(alive)
+            rows = {"obs": self.index.obs[kept], "legal": self.index.legal[kept]}
+            self.index, self.sums, self.counts = new_index(self.game, self.game.num_players), *self._at(alive)
+            self.index.load_state_dict(rows)
+
+    def _at(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.sums[rows], self.counts[rows]
 
     def rows(self) -> Rows:
-        alive = np.flatnonzero((self.counts > 1e-3).any(1))
-        counts = self.counts[alive]
-        target = np.divide(self.sums[alive], counts, where=counts > 1e-3, out=np.zeros_like(counts))
+        alive = np.flatnonzero((self.counts > LEAST).any(1))
+        sums, counts = self._at(alive)
+        target = np.divide(sums, counts, where=counts > LEAST, out=np.zeros_like(counts))
         weight = torch.from_numpy(counts / counts.sum()).float()
         alive = torch.from_numpy(alive)
         return Rows(self.index.obs[alive], self.index.legal[alive], torch.from_numpy(target).float(), weight)
 
     def state_dict(self) -> dict:
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("sums", "counts")}
-        return arrays | {"obs": self.index.obs.clone(), "legal": self.index.legal.clone()}
+        return arrays | self.index.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
-        self.index.find_or_add(state["obs"], state["legal"])
+        self.index.load_state_dict(state)
         self.sums, self.counts = state["sums"].numpy().copy(), state["counts"].numpy().copy()
 
 

@@ -69,6 +69,13 @@ class RowIndex:
         self._legal[before : self._count] = legal[new]
         return torch.from_numpy(row)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"obs": self.obs.clone(), "legal": self.legal.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the rows over, in their order, into an index that has none."""
+        self.find_or_add(state["obs"], state["legal"])
+
     def _grow(self, size: int) -> None:
         self._obs = torch.cat([self._obs, self._obs.new_empty(size - len(self._obs), *self._obs.shape[1:])])
         self._legal = torch.cat([self._legal, self._legal.new_empty(size - len(self._legal), self._legal.shape[1])])
