@@ -276,6 +276,12 @@ class League:
         self.set_state("retired", dict.fromkeys(names, f"not among the top {keep_top}"))
         return names
 
+    def keep_newest(self, role: str, run: str, keep: int) -> None:
+        """Retire all but the `keep` newest members of `role` that the run `run` brought in."""
+        own = [m for m in self.members("active") if m.role == role and m.notes.get("run") == run]
+        own.sort(key=lambda m: (m.birth, m.name))
+        self.set_state("retired", {m.name: f"not among the {keep} newest" for m in own[: max(0, len(own) - keep)]})
+
     def record(self, run: str, iteration: int, source: str, results: Iterable[Result], rate: bool = True) -> bool:
         """Take in a batch of results, and settle it as a rating period; False if this batch is there already.
 
