@@ -17,7 +17,7 @@ from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.resume import of_every_rank, warn_of, well_formed
-from lit_rl.rollout import Rollout, collect
+from lit_rl.rollout import Opponents, Rollout, collect
 
 SHUFFLE_STREAM = 3
 REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"
@@ -119,12 +119,13 @@ class SelfPlayDataModule(L.LightningDataModule):
         settings = {"num_steps": num_steps, "truncate_after": truncate_after, "num_threads": num_threads}
         self.settings = {name: None if x is None else int(x) for name, x in settings.items()}  # plain, to be saved
         self.env: VectorEnv | None = None
+        self.seating: Opponents | None = None  # the current policy sits in every seat
         self.loader = RolloutLoader(self)
         self.tree: GameTree | None = None
         self._restored: dict | None = None  # of a checkpoint, until the env is there to take it
 
     def __repr__(self) -> str:  # Lightning's own would collect a rollout to describe the loader
-        return f"SelfPlayDataModule({self.game.name}, num_envs={self.num_envs}, num_steps={self.num_steps})"
+        return f"{type(self).__name__}({self.game.name}, num_envs={self.num_envs}, num_steps={self.num_steps})"
 
     __str__ = __repr__
 
@@ -162,6 +163,7 @@ class SelfPlayDataModule(L.LightningDataModule):
                 self.env,
                 algorithm.policy,
                 self.num_steps,
+                opponents=self.seating,
                 previous=previous if algorithm.whole_games else None,
                 temperature=algorithm.sampling_temperature,
                 merge_rows=algorithm.merge_rows,

@@ -29,15 +29,22 @@ from lightning.pytorch.strategies.ddp import default_pg_timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 # Imported so that the CLI knows them by their short names.
+from callbacks.arena import Arena
 from callbacks.episode_stats import EpisodeStats
+from callbacks.exploiter_spawner import ExploiterSpawner
+from callbacks.exploiter_verdict import ExploiterVerdict
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.mix_lambda import MixLambda
+from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
+from callbacks.snapshot import Snapshot
 from callbacks.throughput import Throughput
+from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.armac import ARMAC
@@ -49,8 +56,9 @@ from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, rele
 from lit_rl.signals import Stopped, requests
 
 __all__ = [
-    "ARMAC", "PPO", "EpisodeStats", "GradNorm", "LastCheckpoint", "RNaD", "Replay", "RetrospectiveDataModule",
-    "ScalarSchedule", "SelfPlayDataModule", "main",
+    "ARMAC", "PPO", "Arena", "EpisodeStats", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",
+    "LeagueDataModule", "MixLambda", "OracleExploiter", "RNaD", "Replay", "RetrospectiveDataModule", "ScalarSchedule",
+    "SelfPlayDataModule", "Snapshot", "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself

@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS results (
     draws INTEGER NOT NULL, losses INTEGER NOT NULL, member_return REAL NOT NULL, opponent_return REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS results_of ON results (member, opponent);
 CREATE TABLE IF NOT EXISTS rosters (
-    run TEXT NOT NULL, iteration INTEGER NOT NULL, names TEXT NOT NULL, PRIMARY KEY (run, iteration));
+    run TEXT NOT NULL, iteration INTEGER NOT NULL, roster TEXT NOT NULL, PRIMARY KEY (run, iteration));
 """
 
 
@@ -89,6 +89,14 @@ class Payoff(NamedTuple):
     score: float  # wins + draws / 2
     games: int
     total_return: float
+
+
+class Roster(NamedTuple):
+    """Whom a run may meet, and where they and itself stood when it was drawn up."""
+
+    members: dict[str, Rating]
+    own: Rating
+    own_games: int
 
 
 def interface_of(game: Game) -> dict:
@@ -268,6 +276,12 @@ class League:
         self.set_state("retired", dict.fromkeys(names, f"not among the top {keep_top}"))
         return names
 
+    def keep_newest(self, role: str, run: str, keep: int) -> None:
+        """Retire all but the `keep` newest members of `role` that the run `run` brought in."""
+        own = [m for m in self.members("active") if m.role == role and m.notes.get("run") == run]
+        own.sort(key=lambda m: (m.birth, m.name))
+        self.set_state("retired", {m.name: f"not among the {keep} newest" for m in own[: max(0, len(own) - keep)]})
+
     def record(self, run: str, iteration: int, source: str, results: Iterable[Result], rate: bool = True) -> bool:
         """Take in a batch of results, and settle it as a rating period; False if this batch is there already.
 
@@ -333,8 +347,8 @@ class League:
             games[name] = games.get(name, 0) + payoff.games
         return games
 
-    def roster(self, run: str, iteration: int, birth: int) -> list[str]:
-        """Who may be met by `run` from `iteration` on: the active members, itself and its own unborn ones left out.
+    def roster(self, run: str, iteration: int, birth: int) -> Roster:
+        """Who may be met by `run` from `iteration` on: the active members, main ones and its own unborn ones left out.
 
         Asked again for the same iteration, as a resumed run does, the answer is the first one.
 
@@ -342,15 +356,18 @@ class League:
             birth: decisions of the run so far; its own snapshots that came later are of a time to come.
         """
         with self._transaction():
-            rows = self._rows("SELECT names FROM rosters WHERE run = ? AND iteration = ?", (run, iteration))
-            if rows:
-                return json.loads(rows[0][0])
-            names = [
-                m.name for m in self.members("active")
-                if m.role != "main" and not (m.notes.get("run") == run and m.birth > birth)
-            ]  # fmt: skip
-            self._many("INSERT INTO rosters VALUES (?, ?, ?)", [(run, iteration, json.dumps(names))])
-        return names
+            rows = self._rows("SELECT roster FROM rosters WHERE run = ? AND iteration = ?", (run, iteration))
+            if not rows:
+                members = {
+                    m.name: m.rating for m in self.members("active")
+                    if m.role != "main" and not (m.notes.get("run") == run and m.birth > birth)
+                }  # fmt: skip
+                own = self.find(run)
+                content = [members, Rating() if own is None else own.rating, self.games().get(run, 0)]
+                rows = [(json.dumps(content),)]
+                self._many("INSERT INTO rosters VALUES (?, ?, ?)", [(run, iteration, rows[0][0])])
+        members, own, games = json.loads(rows[0][0])
+        return Roster({name: Rating(*rating) for name, rating in members.items()}, Rating(*own), games)
 
     def export_registry(self, path: str | Path) -> None:
         """Write the exploiters as exploiter_registry.json: id, filepath, victim_step, win_rate, trained_date, notes."""
@@ -449,6 +466,17 @@ class League:
         member = self.add(member._replace(state="quarantined", sha256=member.sha256 or "", reason=why))
         warnings.warn(f"league {self.path}: {member.name} is quarantined: {why}; the others play on", stacklevel=3)
         return member
+
+
+def retained(iterations: Iterable[int], recent: int, spaced: int) -> set[int]:
+    """Which of a run's snapshots stay in play: the newest, and some of all its past, ever more thinly.
+
+    Of n snapshots the last `recent`, and those numbered n^(i / spaced), i = 0 .. spaced - 1, counted from 1.
+    """
+    taken = sorted(iterations)
+    n = len(taken)
+    keep = set(taken[max(0, n - recent) :])
+    return keep | {taken[round(n ** (i / spaced)) - 1] for i in range(spaced) if n}
 
 
 def sha256_of(path: Path) -> str:

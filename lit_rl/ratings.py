@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 SCALE = 173.7178  # rating points per unit of Glicko-2's own scale (step 2)
+PERIOD_GAMES = 15.0  # Glickman: periods of 10 to 15 games per player work best
 EPSILON = 1e-6  # of the volatility's equation (step 5)
 
 
@@ -66,7 +67,7 @@ def glicko2(own: Rating, games: Iterable[tuple[Rating, float, float]], tau: floa
     precision, surplus = 0.0, 0.0  # 1 / v, and sum of g (s - E)
     for opponent, score, count in games:
         g = 1.0 / math.sqrt(1.0 + 3.0 * (opponent.deviation / SCALE) ** 2 / math.pi**2)
-        e = 1.0 / (1.0 + math.exp(-g * (mu - (opponent.rating - 1500.0) / SCALE)))
+        e = 0.5 + 0.5 * math.tanh(0.5 * g * (mu - (opponent.rating - 1500.0) / SCALE))
         precision += count * g * g * e * (1.0 - e)
         surplus += g * (score - count * e)
     if precision == 0.0:
@@ -104,19 +105,28 @@ def _new_volatility(delta: float, phi: float, v: float, sigma: float, tau: float
     return math.exp(low / 2.0)
 
 
-def rate_period(ratings: Mapping[str, Rating], scores: Iterable[Score], tau: float = 0.5) -> dict[str, Rating]:
+def rate_period(
+    ratings: Mapping[str, Rating], scores: Iterable[Score], tau: float = 0.5, max_games: float = PERIOD_GAMES
+) -> dict[str, Rating]:
     """Glicko-2 ratings after a period, those of its players only; `ratings` stays as it is.
 
-    Whoever did not play keeps rating and deviation (Glickman lets it grow): here a period is one batch of results, and
+    A member's games count as `max_games` at most, the others of the period in proportion: with thousands in one period,
+    as training plays them, the method's one Newton step overshoots, and ratings run away. Whoever did not play keeps
+    rating and deviation (Glickman lets it grow): here a period is one batch of results, and
     batches come as fast as iterations do.
 
     Raises:
         ValueError: a score outside [0, games], or a member without a rating.
     """
+    scores, total = _checked(scores, ratings), dict.fromkeys(ratings, 0.0)
+    for s in scores:
+        total[s.member] += s.games
+        total[s.opponent] += s.games
     games: dict[str, list[tuple[Rating, float, float]]] = {}
-    for s in _checked(scores, ratings):
-        games.setdefault(s.member, []).append((ratings[s.opponent], s.score, s.games))
-        games.setdefault(s.opponent, []).append((ratings[s.member], s.games - s.score, s.games))
+    for s in scores:
+        weight = min(1.0, max_games / max(total[s.member], total[s.opponent]))
+        games.setdefault(s.member, []).append((ratings[s.opponent], weight * s.score, weight * s.games))
+        games.setdefault(s.opponent, []).append((ratings[s.member], weight * (s.games - s.score), weight * s.games))
     return {name: glicko2(ratings[name], played, tau) for name, played in games.items()}
 
 

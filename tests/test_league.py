@@ -132,13 +132,17 @@ def test_a_resumed_run_meets_the_same_members(league):
     with_file(league, "run-1", birth=100, notes={"run": "run"})
     with_file(league, "other-9", birth=900, notes={"run": "other"})
     league.add(Member("run", "main"))
-    assert league.roster("run", 5, birth=150) == ["run-1", "other-9"]
+    first = league.roster("run", 5, birth=150)
+    assert list(first.members) == ["run-1", "other-9"] and first.own == Rating() and first.own_games == 0
     with_file(league, "run-2", birth=200, notes={"run": "run"})
     with_file(league, "spy", role="exploiter")
     league.set_state("retired", {"run-1": "old"})
-    assert league.roster("run", 5, birth=150) == ["run-1", "other-9"]  # as it was then
-    assert league.roster("run", 6, birth=150) == ["other-9", "spy"]  # its own run-2 is not born yet
-    assert league.roster("run", 7, birth=200) == ["other-9", "run-2", "spy"]
+    league.record("run", 5, "train", [Result("run", "other-9", 0, 10, 0, 0)])
+    assert league.roster("run", 5, birth=150) == first  # as it was then
+    later = league.roster("run", 6, birth=150)
+    assert list(later.members) == ["other-9", "spy"]  # its own run-2 is not born yet
+    assert later.own.rating > 1500 > later.members["other-9"].rating and later.own_games == 10
+    assert list(league.roster("run", 7, birth=200).members) == ["other-9", "run-2", "spy"]
 
 
 def test_a_league_is_of_one_game(league, tmp_path, leduc):

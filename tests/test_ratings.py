@@ -89,3 +89,15 @@ def test_wilson_interval():
     assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 * math.sqrt(0.55 * 0.45 / 10_000), rel=1e-2)
     with pytest.raises(ValueError, match="score=11 in games=10"):
         wilson_interval(11, 10)
+
+
+def test_ratings_stay_put_where_thousands_of_games_are_played_per_period():
+    """Two members whose strengths do not change: the difference settles where the expected score is the true one."""
+    ratings = {"a": Rating(), "b": Rating()}
+    for _ in range(300):
+        ratings |= rate_period(ratings, [Score("a", "b", 7_500, 10_000)])
+    difference = ratings["a"].rating - ratings["b"].rating
+    assert expected_score(difference, 0) == pytest.approx(0.75, abs=0.02) and ratings["a"].deviation < 100
+    for _ in range(300):  # and follows where they do
+        ratings |= rate_period(ratings, [Score("a", "b", 0, 10_000)])
+    assert -3000 < ratings["a"].rating - ratings["b"].rating < -400
