@@ -121,7 +121,15 @@ class MixedPolicy(ActorCritic):
         super().__init__()
         self.regret, self.actor, self.scheduler = regret, actor, scheduler
         self.regret_policy, self.mixer = regret_policy, mixer
+        self.draws = True  # bins at random, as in training; false: the likeliest, after the next eval() or train()
         self.register_buffer("draw_key", torch.zeros((), dtype=torch.int64))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "MixedPolicy":
+        """Dropout and the like by `mode`; whether the scheduler draws is told by `draws` alone."""
+        super().train(mode)
+        self.scheduler.train(self.draws)
+        return self
 
     def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
         regret = self.regret_policy(self.regret(obs, legal).logits, legal)
@@ -140,6 +148,25 @@ class MixedPolicy(ActorCritic):
 
     def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
         return output_of(self.mixture(obs, legal).probs)
+
+
+def mixed_policy(
+    game: Game,
+    network: NetworkFactory,
+    memory: MemoryFactory,
+    use_scheduler: bool,
+    mix_lambda: float,
+    scheduler: SchedulerFactory,
+    mixer: MixerFactory,
+) -> MixedPolicy:
+    """The policy that an ARMAC with these arguments plays."""
+    return MixedPolicy(
+        regret=network(game),
+        regret_policy=memory(game).regret_policy,
+        actor=network(game) if use_scheduler or mix_lambda > 0 else None,
+        scheduler=scheduler(game) if use_scheduler else FixedLambda(game, mix_lambda),
+        mixer=mixer(),
+    )
 
 
 def output_of(probs: Tensor) -> PolicyOutput:
@@ -270,14 +297,7 @@ class ARMAC(L.LightningModule):
             raise ConfigError(f"game={self.game.name}: ARMAC is for two players and zero sums; use RNaD or PPO")
         self.memory: Memory = memory(self.game)
         self.critic_memory = CriticMemory(self.game, critic_decay)
-        mixes = use_scheduler or mix_lambda > 0
-        self.policy = MixedPolicy(
-            regret=network(self.game),
-            regret_policy=self.memory.regret_policy,
-            actor=network(self.game) if mixes else None,
-            scheduler=scheduler(self.game) if use_scheduler else FixedLambda(self.game, mix_lambda),
-            mixer=mixer(),
-        )
+        self.policy = mixed_policy(self.game, network, memory, use_scheduler, mix_lambda, scheduler, mixer)
         self.state_keys = self.utility = self.meta_regret = None
         if use_scheduler:
             self.state_keys, self.utility = state_keys(self.game), utility()
@@ -286,7 +306,7 @@ class ARMAC(L.LightningModule):
         self.play = CachedPolicy(self.policy, self.game)
         self.optimizer = optimizer
         self.groups = {"regret": regret_group, "average": average_group, "critic": critic_group}
-        if mixes:
+        if self.policy.actor is not None:
             self.groups["actor"] = actor_group
         if any(True for _ in self.policy.scheduler.parameters()):
             self.groups["scheduler"] = scheduler_group
@@ -407,13 +427,20 @@ class ARMAC(L.LightningModule):
             self.describe(rollout, None)
         return {name: rollout.notes[name] for name in ("mix_lambda", "bin", "utilities") if name in rollout.notes}
 
-    def mix_statistics(self) -> dict[str, Tensor] | None:
-        """Share, bin and state key [N] of the decisions the scheduler last learned from; null before the first."""
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.policy.scheduler
+
+    def mix_statistics(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """mix_lambda, bin and state key [N] of the decisions that the scheduler learned from in this iteration; without
+        one, of all decisions, and no keys."""
         rollout = self.trainer.train_dataloader.rollout
-        if rollout is None or "judged" not in rollout.notes:
-            return None
-        judged = rollout.notes["judged"]
-        return {name: rollout.notes[note][judged] for name, note in MIX_NOTES.items()}
+        extras, which = self.replay_extras(rollout), rollout.notes.get("judged", rollout.played)
+        if "mix_lambda" not in extras:  # there is no actor
+            nothing = torch.zeros(int(which.sum()))
+            return nothing, nothing.long(), None
+        keys = rollout.notes["keys"][which] if "keys" in rollout.notes else None
+        return extras["mix_lambda"][which], extras["bin"][which], keys
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         save_state(self, checkpoint)
@@ -436,7 +463,6 @@ class ARMAC(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.policy.eval()
-        self.policy.scheduler.train()  # draws bins
         self._prepare(self.trainer.current_epoch)
 
     def on_train_epoch_start(self) -> None:
@@ -534,7 +560,6 @@ class ARMAC(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
 
-MIX_NOTES = {"mix_lambda": "mix_lambda", "bin": "bin", "key": "keys"}
 FACTORIES = (
     "network", "critic", "memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer", "optimizer",
 )  # fmt: skip

@@ -1,14 +1,22 @@
 """ARMAC: conditional regrets against twin and exact tree, the tabular algorithm against CFR, then the module."""
 
+import csv
 import dataclasses
+import importlib
+import json
+import warnings
+from pathlib import Path
 
+import lightning as L
 import naive
 import numpy as np
 import pytest
 import torch
 
+from datamodules.retrospective import RetrospectiveDataModule
 from envs.game import load_game
 from envs.vector_env import VectorEnv
+from lit_rl.armac import ARMAC, GroupSettings
 from lit_rl.memory import Reservoir, RowMemory, Samples, new_index
 from lit_rl.merge import merge_equal_rows
 from lit_rl.mixing import regret_matching
@@ -16,6 +24,8 @@ from lit_rl.networks import MLP
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import collect
+
+ROOT = Path(__file__).parent.parent
 
 
 class Table(ActorCritic):
@@ -189,3 +199,137 @@ def test_a_reservoir_keeps_every_sample_equally_often(kuhn):
         assert len(reservoir) == 10
         kept[reservoir.vector[:, 0].long().numpy()] += 1
     assert kept.sum() == 4000 and (np.abs(kept - 4000 / 60) < 5 * (4000 / 60) ** 0.5).all()
+
+
+def short_run(tmp_path, *arguments, config="kuhn_armac", iterations=6):
+    from lit_rl.cli import main
+
+    main([
+        "fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), "--data.num_envs", "32", "--trainer.max_epochs",
+        str(iterations), "--trainer.check_val_every_n_epoch", str(iterations), "--trainer.log_every_n_steps", "1",
+        "--trainer.default_root_dir", str(tmp_path), "--trainer.enable_progress_bar", "false", *arguments,
+    ])  # fmt: skip
+    return tmp_path / "version_0"
+
+
+@pytest.fixture
+def quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+SCHEDULED = ["--model.use_scheduler", "true", "--model.scheduler", "MixScheduler"]
+
+
+@pytest.mark.parametrize("mode", ["discrete", "continuous"])
+def test_a_scheduled_run_leaves_its_traces(tmp_path, quiet, mode):
+    """Shares in the log, the replay and the picture; the replay verifies against the checkpoint's policy."""
+    run = short_run(
+        tmp_path, *SCHEDULED, "--model.scheduler.mode", mode, "--model.scheduler.warmup_iterations", "2",
+        "--trainer.callbacks+=MixLambda", "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "5",
+    )  # fmt: skip
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["mix/lambda_mean"]]
+    means = [float(row["mix/lambda_mean"]) for row in rows]
+    assert means[0] == means[1] == 0.5 and len(set(means)) > 2  # warm-up, then its own choice
+    assert (run / "mix_lambda.png").stat().st_size > 10_000
+    games = [json.loads(line) for line in (run / "replay.jsonl").read_text().splitlines()][1:]
+    extras = [move["extras"] for game in games for move in game.get("moves", ())]
+    assert len(extras) > 20
+    assert {0.0, 0.25, 0.5, 0.75, 1.0} >= {e["mix_lambda"] for e in extras} or mode == "continuous"
+    assert any("utilities" in e and any(e["utilities"]) for e in extras)
+    main = importlib.import_module("scripts.replay").main
+    main(["verify", str(run / "replay.jsonl"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+
+
+def test_a_share_of_0_is_regret_matching_and_1_is_the_actor(kuhn):
+    obs, legal = torch.rand(50, *kuhn.obs_shape), torch.ones(50, 2, dtype=torch.bool)
+    for mix_lambda, of in ((0.0, "regret"), (1.0, "actor"), (0.25, None)):
+        model = ARMAC("envs.kuhn_poker", network=sharp_mlp, use_scheduler=False, mix_lambda=mix_lambda)
+        if mix_lambda == 0:
+            assert model.policy.actor is None and "actor" not in model.groups
+            continue
+        mixture = model.policy.mixture(obs, legal)
+        assert (mixture.actor - mixture.regret).abs().max() > 0.3
+        if of:
+            assert torch.equal(mixture.probs, getattr(mixture, of))
+        else:
+            assert torch.allclose(mixture.probs, 0.25 * mixture.actor + 0.75 * mixture.regret)
+        logits = model.policy(obs, legal).logits
+        assert torch.allclose(logits.softmax(-1), mixture.probs, atol=1e-6)
+
+
+def sharp_mlp(game):
+    network = MLP(game, hidden=(16,), shared=True)
+    torch.nn.init.normal_(network.policy_head.weight, std=2.0)
+    return network
+
+
+def test_each_network_has_its_own_rate_clip_and_steps(tmp_path, quiet):
+    """Networks whose steps of the iteration are over stay as they are, moments included."""
+    model = ARMAC(
+        "envs.kuhn_poker", mix_lambda=0.5, regret_group=GroupSettings(1e-2, 1e-2, clip=1e-3, steps=3),
+        average_group=GroupSettings(1e-3, 1e-4, steps=2),
+    )  # fmt: skip
+    data = RetrospectiveDataModule("envs.kuhn_poker", num_envs=16, num_steps=4)
+    seen = []
+
+    class Watch(L.Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            groups = {group["name"]: group for group in optimizer.param_groups}
+            state = optimizer.state
+            steps = {n: {int(state[p]["step"]) for p in g["params"] if p in state} for n, g in groups.items()}
+            norms = {
+                n: sum(float(p.grad.square().sum()) for p in g["params"] if p.grad is not None) ** 0.5
+                for n, g in groups.items()
+            }
+            seen.append((steps, norms, {n: g["lr"] for n, g in groups.items()}))
+
+    trainer = L.Trainer(
+        max_epochs=4, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[Watch()], default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(model, data)
+    steps, _, rates = seen[-1]
+    assert trainer.global_step == 12
+    last = {name: max(s, default=0) for name, s in steps.items()}
+    assert last["regret"] >= 11 and last["average"] == 8 and last["critic"] == last["actor"] == 4
+    assert max(n["regret"] for _, n, _ in seen) <= 1.001e-3 < max(n["critic"] for _, n, _ in seen)
+    assert seen[0][2]["average"] == pytest.approx(1e-3) and rates["average"] == pytest.approx(1e-4)
+
+
+def test_use_scheduler_false_has_nothing_of_it():
+    model = ARMAC("envs.kuhn_poker", mix_lambda=0.5)
+    assert model.meta_regret is None and model.utility is None and "scheduler" not in model.groups
+    assert not list(model.policy.scheduler.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--model.mix_lambda", "1.5"], "mix_lambda"),
+        ([*SCHEDULED, "--model.scheduler.bins", "[0.5,0.25]"], "must increase"),
+        ([*SCHEDULED, "--model.scheduler.bins", "[0,0.5,0.5]"], "twice"),
+        ([*SCHEDULED, "--model.scheduler.bins", "[0.5]"], "at least two"),
+        ([*SCHEDULED, "--model.state_keys", "TieredKeys", "--model.state_keys.tier", "huge"], "tier"),
+        ([*SCHEDULED, "--model.utility", "lit_rl.mix_utility.Advantage"], "Advantage"),
+        ([*SCHEDULED, "--model.meta_regret", "MetaRegret", "--model.meta_regret.max_states", "0"], "max_states"),
+        (["--data.game", "envs.biased_rps", "--model.regret_group.lr", "0"], "lr"),
+        (["--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "0"], "capacity"),
+    ],
+)
+def test_bad_input_is_refused_by_name(tmp_path, quiet, capsys, arguments, complaint):
+    with pytest.raises(SystemExit) as stop:
+        short_run(tmp_path, *arguments)
+    assert stop.value.code == 2
+    assert complaint in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_networks_learn_kuhn_in_seconds(tmp_path, quiet):
+    """A few hundred iterations, both memories: far below the uniform policy's 0.917."""
+    for memory, bound in (("RowMemory", 0.3), ("ReservoirMemory", 0.6)):
+        run = short_run(
+            tmp_path / memory, "--model.memory", f"lit_rl.memory.{memory}", config="kuhn_armac_1m", iterations=250
+        )
+        assert json.loads((run / "summary.json").read_text())["nash_conv"] < bound
