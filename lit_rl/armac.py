@@ -7,13 +7,13 @@ approaches an equilibrium of a two-player zero-sum game. The users' documents ad
     pi_mix = mix_lambda pi_actor + (1 - mix_lambda) pi_regret          (`lit_rl.mixing`; 0 is regret matching alone)
 
 From the paper: regret matching on learned conditional advantages, the history critic with expected one-step targets,
-one seat that explores while the other plays the policy, the average policy learned at the other's decisions. Ours,
-after DREAM (Steinberger et al. 2020): regrets are of the current policy and summed in a memory (`lit_rl.memory`), and
-the critic is corrected by what happened (`lit_rl.returns.conditional_regrets`), without which nothing below a
-NashConv of about 0.9 was reached on Leduc. Also ours: sums of regrets cut off at 0 (CFR+), quadratic averaging, critic
-targets that fade over ten iterations, and the actor's rule, NeuRD on the same advantages with an entropy bonus. Each of
-the two policies learns as if it had played itself: a scheduler that has no regret over their mixtures then has none
-over both.
+one seat that explores while the other plays the policy, the average policy learned at the other's decisions, and, where
+`data.past_policies` asks for it, past policies in that seat, whose regrets are met again instead of summed. Ours, after
+DREAM (Steinberger et al. 2020), and the default: regrets are of the current policy and summed in a memory
+(`lit_rl.memory`), and the critic is corrected by what happened (`lit_rl.returns.conditional_regrets`). Also ours: sums
+of regrets cut off at 0 (CFR+), quadratic averaging, critic targets that fade over ten iterations, and the actor's rule,
+NeuRD on the same advantages with an entropy bonus. Each of the two policies learns as if it had played itself: a
+scheduler that has no regret over their mixtures then has none over both.
 
 The share of the actor is fixed, or chosen per infostate by a scheduler that learns from meta-regrets
 (`lit_rl.mix_scheduler`, `lit_rl.meta_regret`). What this leaves out: recurrence, games with more than two players or
@@ -352,19 +352,22 @@ class ARMAC(L.LightningModule):
         seen = torch.from_numpy(np.flatnonzero(np.bincount(history.numpy())))
         q = torch.zeros(len(self.critic_memory.index), shape[-1])
         q[seen] = self.critic(self.critic_memory.index.obs[seen].to(self.device)).cpu()
+        probs, slot = mixture.probs, rollout.notes.get("slot")
+        if slot is not None:  # the game is one of a past policy's, on both sides
+            probs = self.trainer.datamodule.past.probs(obs, legal, slot[played])
         found = conditional_regrets(
-            rollout, _spread(mixture.probs, played), _spread(q[history], played), self.trace_lambda, self.ratio_cap
+            rollout, _spread(probs, played), _spread(q[history], played), self.trace_lambda, self.ratio_cap
         )
         advantages, targets, valid = found.regrets[played], found.targets[played], found.valid[played]
-        regrets = (
-            advantages - (mixture.regret * advantages).sum(-1, keepdim=True) * legal
-        )  # of the regret policy itself
+        regrets = advantages
+        if slot is None:  # each policy learns as if it had played itself
+            regrets = advantages - (mixture.regret * advantages).sum(-1, keepdim=True) * legal
         explores = rollout.exploration[played] > 0
         learns = valid & explores if explores.any() else valid
-        shows = valid & ~explores  # decisions as the policy makes them
+        shows = valid & ~explores if slot is None else ~(rollout.learner | rollout.unfinished())[played]
         self.memory.add(
             Samples(obs[learns], legal[learns], regrets[learns]),
-            Samples(obs[shows], legal[shows], mixture.probs[shows]),
+            Samples(obs[shows], legal[shows], probs[shows]),
             int(self.rollouts),
             generator=torch.Generator().manual_seed(self._key(int(self.rollouts), 1)),
         )

@@ -85,14 +85,27 @@ class RowMemory(Memory):
     summed regrets, an infostate visited n times weighing n^visit_exponent. Ours; trained on the regrets themselves the
     network does worse.
 
+    With `floor` false and a `regret_decay` below 1 the regrets are a fading mean instead: right where every past policy
+    plays equally often (`lit_rl.past_policies`), so that nothing has to be summed over the past.
+
     Args:
         game: tells the shapes.
         averaging_power: of the iteration in the weight of its policy.
+        floor: cut sums of regrets off at 0.
+        regret_decay: weight of a regret per iteration of age.
         visit_exponent: of the visits in an infostate's weight.
     """
 
-    def __init__(self, game: Game, averaging_power: NonNegativeFloat = 2.0, visit_exponent: ClosedUnitInterval = 0.5):
+    def __init__(
+        self,
+        game: Game,
+        averaging_power: NonNegativeFloat = 2.0,
+        floor: bool = True,
+        regret_decay: ClosedUnitInterval = 1.0,
+        visit_exponent: ClosedUnitInterval = 0.5,
+    ):
         check_ranges(RowMemory.__init__, locals())
+        self.floor, self.regret_decay = floor, float(regret_decay)
         self.averaging_power, self.visit_exponent = float(averaging_power), float(visit_exponent)
         self.index = new_index(game)
         self.regrets, self.policies = np.zeros((0, game.num_actions)), np.zeros((0, game.num_actions))
@@ -103,7 +116,9 @@ class RowMemory(Memory):
         self.regrets, self.policies, self.visits = (
             _grown(x, len(self.index)) for x in (self.regrets, self.policies, self.visits)
         )
-        np.maximum(self.regrets + sum_rows(row, regrets.vector, len(self.index)), 0.0, out=self.regrets)
+        self.regrets = self.regret_decay * self.regrets + sum_rows(row, regrets.vector, len(self.index))
+        if self.floor:
+            np.maximum(self.regrets, 0.0, out=self.regrets)
         self.policies += iteration**self.averaging_power * sum_rows(seen, policies.vector, len(self.index))
         self.visits += np.bincount(row, minlength=len(self.index))
 

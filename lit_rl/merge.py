@@ -120,7 +120,7 @@ def infostate_weights(
 
 def _words(obs: Tensor, legal: Tensor) -> np.ndarray:
     """Rows as 64-bit words [N, W], padded with zeros."""
-    parts = [x.contiguous().view(len(x), -1).numpy().view(np.uint8) for x in (obs, legal)]
+    parts = [x.contiguous().flatten(1).numpy().view(np.uint8) for x in (obs, legal)]
     rows = np.concatenate(parts, axis=1)
     padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
     padded[:, : rows.shape[1]] = rows

@@ -36,6 +36,10 @@ RUNS = {
         "--model.state_keys", "lit_rl.state_keys.TieredKeys", "--model.utility", "lit_rl.mix_utility.Hybrid",
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
+    "kuhn_armac_past": [
+        "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--data.past_policies", "8",
+        "--data.seated", "3",
+    ],
     "leduc_armac": [
         "--config", "configs/leduc_armac.yaml", "--data.num_envs", "16", "--model.mix_lambda", "0.5",
         "--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "500",
