@@ -157,56 +157,60 @@ class RowMemory(Memory):
 class ReservoirMemory(Memory):
     """Raw samples of regrets and of policies, `capacity` of each, those of iteration t with weight t (linear CFR).
 
-    The regret network predicts their mean by least squares, minibatch by minibatch, and regret matching acts on what
-    it says, as in Deep CFR (Brown et al. 2019) and DREAM (Steinberger et al. 2020).
+    The regret network predicts their mean by least squares, and regret matching acts on what it says, as in Deep CFR
+    (Brown et al. 2019) and DREAM (Steinberger et al. 2020). Samples of one infostate are merged before the network sees
+    them, as everywhere (`lit_rl.merge`).
 
     Args:
         game: tells the shapes.
         capacity: samples of each kind.
-        batch_size: of a minibatch, drawn with replacement.
+        batch_size: of a minibatch, drawn with replacement; null: all samples in each step, by their sums per infostate,
+            for games whose infostates can be counted.
         regret_power: of the iteration in the weight of its regrets.
         averaging_power: of the iteration in the weight of its policy.
-        scale: regrets are learned divided by scale times the game's largest return.
+        visit_exponent: of an infostate's samples in its weight.
     """
 
     def __init__(
         self,
         game: Game,
         capacity: PositiveInt = 1_000_000,
-        batch_size: PositiveInt = 8192,
+        batch_size: PositiveInt | None = 8192,
         regret_power: NonNegativeFloat = 1.0,
         averaging_power: NonNegativeFloat = 2.0,
-        scale: NonNegativeFloat = 0.4,
+        visit_exponent: ClosedUnitInterval = 0.5,
     ):
         check_ranges(ReservoirMemory.__init__, locals())
-        self.batch_size, self.scale = int(batch_size), float(scale) * game.max_return
+        self.batch_size = None if batch_size is None else int(batch_size)
+        self.visit_exponent, self.scale = float(visit_exponent), 0.4 * game.max_return  # as in HistoryMLP
         self.powers = {"regrets": float(regret_power), "policies": float(averaging_power)}
-        self.reservoirs = {name: Reservoir(game, int(capacity)) for name in self.powers}
+        self.reservoirs = {name: Reservoir(game, int(capacity), batch_size is None) for name in self.powers}
 
     def add(self, regrets: Samples, policies: Samples, iteration: int, generator: torch.Generator) -> None:
         for name, samples in (("regrets", regrets), ("policies", policies)):
-            self.reservoirs[name].add(samples, float(iteration), generator)
+            self.reservoirs[name].add(samples, iteration ** self.powers[name], generator)
 
     def regret_rows(self, generator: torch.Generator) -> Rows:
-        rows = self._minibatch("regrets", generator)
+        rows = self._rows("regrets", generator)
         return rows._replace(target=rows.target / self.scale)
 
     def average_rows(self, generator: torch.Generator) -> Rows:
-        return self._minibatch("policies", generator)
+        return self._rows("policies", generator)
 
-    def _minibatch(self, name: str, generator: torch.Generator) -> Rows:
-        """Drawn with probability proportional to the weight; equal rows merged, which changes nothing but the cost."""
+    def _rows(self, name: str, generator: torch.Generator) -> Rows:
         reservoir = self.reservoirs[name]
-        chosen = torch.randint(len(reservoir), (self.batch_size,), generator=generator)
-        samples, iteration = reservoir.samples(chosen)
-        weight = (iteration / iteration.max()) ** self.powers[name]
-        first, row = merge_equal_rows(samples.obs, samples.legal)
-        total = torch.zeros(len(first)).index_add_(0, row, weight)
-        target = torch.zeros(len(first), samples.vector.shape[1]).index_add_(
-            0, row, weight.unsqueeze(1) * samples.vector
-        )
-        share = (total / total.sum()).unsqueeze(1).expand_as(target)
-        return Rows(samples.obs[first], samples.legal[first], target / total.unsqueeze(1), share)
+        if self.batch_size is None:
+            obs, legal, sums, total = reservoir.sums()
+        else:
+            chosen = torch.randint(len(reservoir), (self.batch_size,), generator=generator)
+            obs, legal, weight = reservoir.obs[chosen], reservoir.legal[chosen], reservoir.weight[chosen]
+            first, row = merge_equal_rows(obs, legal)
+            obs, legal, vectors = obs[first], legal[first], weight.unsqueeze(1) * reservoir.vector[chosen]
+            total = torch.zeros(len(first), dtype=torch.float64).index_add_(0, row, weight)
+            sums = torch.zeros(len(first), vectors.shape[1], dtype=torch.float64).index_add_(0, row, vectors)
+        share = (total / total.sum()) ** self.visit_exponent
+        share = (share / share.sum()).float().unsqueeze(1).expand(-1, sums.shape[1])
+        return Rows(obs, legal, (sums / total.unsqueeze(1)).float(), share)
 
     @staticmethod
     def regret_policy(logits: Tensor, legal: Tensor) -> Tensor:
@@ -223,20 +227,32 @@ class ReservoirMemory(Memory):
             reservoir.load_state_dict(state[name])
 
 
-class Reservoir:
-    """At most `capacity` of all samples ever added, each with the same probability (Vitter 1985, algorithm R)."""
+SAMPLE = ("obs", "legal", "vector", "weight")  # of a reservoir, one row per sample
 
-    def __init__(self, game: Game, capacity: int):
+
+class Reservoir:
+    """At most `capacity` of all samples ever added, each with the same probability (Vitter 1985, algorithm R).
+
+    Args:
+        game: tells the shapes.
+        capacity: the most samples it holds.
+        adds_up: keep the sums per infostate of what it holds, for `sums`.
+    """
+
+    def __init__(self, game: Game, capacity: int, adds_up: bool = False):
         self.capacity, self.seen = capacity, 0
         self.obs = torch.zeros(0, *game.obs_shape, dtype=obs_dtype(game))
         self.legal = torch.zeros(0, game.num_actions, dtype=torch.bool)
-        self.vector, self.iteration = torch.zeros(0, game.num_actions), torch.zeros(0)
+        self.vector = torch.zeros(0, game.num_actions)
+        self.weight = torch.zeros(0, dtype=torch.float64)
+        self.index = new_index(game) if adds_up else None
+        self._sums, self._total = torch.zeros(0, game.num_actions, dtype=torch.float64), self.weight
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
 
-    def add(self, samples: Samples, iteration: float, generator: torch.Generator) -> None:
-        n = len(samples.obs)
+    def add(self, samples: Samples, weight: float, generator: torch.Generator) -> None:
+        n, before = len(samples.obs), len(self)
         if len(self.obs) < min(self.seen + n, self.capacity):
             self._grow(min(max(2 * len(self.obs), self.seen + n), self.capacity))
         number = torch.arange(self.seen, self.seen + n)
@@ -245,24 +261,45 @@ class Reservoir:
         kept = (place < self.capacity).nonzero().flatten()
         kept = kept[_last_of_each(place[kept])]
         at = place[kept]
+        self._count(at[at < before], -1.0)
         self.obs[at], self.legal[at], self.vector[at] = samples.obs[kept], samples.legal[kept], samples.vector[kept]
-        self.iteration[at] = iteration
+        self.weight[at] = weight
+        self._count(at, 1.0)
         self.seen += n
 
-    def samples(self, chosen: Tensor) -> tuple[Samples, Tensor]:
-        return Samples(self.obs[chosen], self.legal[chosen], self.vector[chosen]), self.iteration[chosen]
+    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Infostates obs [M, *D] with legal [M, A], the weighted sum of their vectors [M, A] and their weight [M]."""
+        there = self._total > 0
+        return self.index.obs[there], self.index.legal[there], self._sums[there], self._total[there]
+
+    def _count(self, at: Tensor, sign: float) -> None:
+        """Add the samples at those places to the sums, or take them out of them."""
+        if self.index is None or not len(at):
+            return
+        row = self.index.find_or_add(self.obs[at], self.legal[at])
+        more = len(self.index) - len(self._total)
+        self._sums = torch.cat([self._sums, self._sums.new_zeros(more, self._sums.shape[1])])
+        self._total = torch.cat([self._total, self._total.new_zeros(more)])
+        weight = sign * self.weight[at]
+        self._sums.index_add_(0, row, weight.unsqueeze(1) * self.vector[at])
+        self._total.index_add_(0, row, weight)
 
     def state_dict(self) -> dict:
-        kept = {name: getattr(self, name)[: len(self)] for name in ("obs", "legal", "vector", "iteration")}
-        return kept | {"seen": self.seen}
+        state = {name: getattr(self, name)[: len(self)] for name in SAMPLE} | {"seen": self.seen}
+        if self.index is not None:
+            state |= {"index": self.index.state_dict(), "sums": self._sums, "total": self._total}
+        return state
 
     def load_state_dict(self, state: dict) -> None:
         self.seen = int(state["seen"])
-        for name in ("obs", "legal", "vector", "iteration"):
+        for name in SAMPLE:
             setattr(self, name, state[name].clone())
+        if self.index is not None:
+            self.index.load_state_dict(state["index"])
+            self._sums, self._total = state["sums"].clone(), state["total"].clone()
 
     def _grow(self, size: int) -> None:
-        for name in ("obs", "legal", "vector", "iteration"):
+        for name in SAMPLE:
             old = getattr(self, name)
             setattr(self, name, torch.cat([old, old.new_zeros(size - len(old), *old.shape[1:])]))
 

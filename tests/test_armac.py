@@ -333,3 +333,18 @@ def test_networks_learn_kuhn_in_seconds(tmp_path, quiet):
             tmp_path / memory, "--model.memory", f"lit_rl.memory.{memory}", config="kuhn_armac_1m", iterations=250
         )
         assert json.loads((run / "summary.json").read_text())["nash_conv"] < bound
+
+
+def test_the_sums_of_a_reservoir_are_those_of_its_samples(kuhn):
+    reservoir, generator = Reservoir(kuhn, 50, adds_up=True), torch.Generator().manual_seed(0)
+    for iteration in range(1, 30):
+        obs = torch.randint(0, 2, (9, 1), generator=generator).expand(-1, *kuhn.obs_shape).to(torch.uint8)
+        legal = torch.ones(9, 2, dtype=torch.bool)
+        reservoir.add(Samples(obs, legal, torch.randn(9, 2, generator=generator)), float(iteration), generator)
+        rows, _, sums, total = reservoir.sums()
+        for row, s, t in zip(rows, sums, total):
+            here = (reservoir.obs[: len(reservoir)] == row).all(-1)
+            weight = reservoir.weight[: len(reservoir)][here]
+            assert t.item() == pytest.approx(weight.sum().item())
+            expected = (weight.unsqueeze(1) * reservoir.vector[: len(reservoir)][here]).sum(0)
+            assert s.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
