@@ -10,6 +10,7 @@ A file is trusted if its SHA-256 stands in the manifest beside it; which one is 
 number, never a file time. Everything inside loads with `torch.load(weights_only=True)`.
 """
 
+import gc
 import hashlib
 import io
 import json
@@ -18,6 +19,8 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +166,24 @@ def remove_stages(folder: Path) -> list[str]:
     return [path.name for path in orphans]
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector.
+
+    torch.save and torch.load each make a class, a cycle of 2 kB that is garbage as soon as they return. A collection in
+    their midst would move it to an older generation, and the oldest, full of torch's and numba's objects, is hardly
+    ever collected: a leak in all but name.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_no_collection()
 def _serialise(checkpoint: dict[str, Any]) -> bytes:
     for name, tensor in checkpoint.get("state_dict", {}).items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):

@@ -4,6 +4,7 @@ The tests marked `slow` are the same with the numbers that prove something (pyte
 prints the tallies); the default suite takes a sample of each.
 """
 
+import gc
 import hashlib
 import io
 import json
@@ -519,6 +520,21 @@ def test_what_is_not_plain_data_is_not_written(tmp_path):
         checkpoint["state_dict"]["w"][7] = torch.nan
         VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_write_leaves_no_garbage(tmp_path):
+    """However often the collector runs while one is written: what torch made for it must not end up among the old."""
+    threshold = gc.get_threshold()
+    gc.collect()
+    try:
+        gc.set_threshold(20, 1, 1_000_000)
+        for step in range(30):
+            VerifiedCheckpointIO().save_checkpoint(small_checkpoint(step), tmp_path / "last.ckpt")
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect(1)
+    old = [x for x in gc.get_objects(generation=2) if type(x) is type and x.__module__ == "torch.serialization"]
+    assert [x for x in old if "<locals>" in x.__qualname__] == []
 
 
 @pytest.mark.slow
