@@ -192,30 +192,29 @@ def _refuse_nan(checkpoint: dict[str, Any]) -> None:
 class _Sink(io.RawIOBase):
     """An open file that counts and hashes what is written to it.
 
-    After an OSError it swallows the rest, for torch's writer, which has to end its archive, would raise something else:
-    `error` is for whoever opened the file to raise.
+    After an error, or a signal's Stopped, it swallows the rest, for torch's writer, which has to end its archive, would
+    raise something else: `error` is for whoever opened the file to raise.
     """
 
     def __init__(self, handle: int):
         self.handle, self.size, self.hash = handle, 0, hashlib.sha256()
-        self.error: OSError | None = None
+        self.error: BaseException | None = None
 
     def write(self, data) -> int:
-        view = memoryview(data).cast("B")
-        self.size += len(view)
-        self.hash.update(view)
         try:
-            rest = view
+            rest = memoryview(data).cast("B")
+            self.size += len(rest)
+            self.hash.update(rest)
             while rest and self.error is None:
                 rest = rest[os.write(self.handle, rest[:CHUNK]) :]
-        except OSError as error:
+        except BaseException as error:
             self.error = error
-        return len(view)
+        return len(data)
 
 
 @_no_collection()
 def _stage_checkpoint(path: Path, checkpoint: dict[str, Any]) -> tuple[Path, _Sink]:
-    """`checkpoint` in a file of its own beside `path`, never whole in memory, and loaded once to see that it loads."""
+    """`checkpoint` in a file of its own beside `path`, written record by record, then loaded to see that it loads."""
     stage, sink = _stage(path, lambda sink: torch.save(checkpoint, sink))
     try:
         torch.load(stage, weights_only=True, map_location="cpu")
@@ -237,7 +236,10 @@ def _stage(path: Path, fill: Callable[[_Sink], Any]) -> tuple[Path, _Sink]:
     try:
         with open(stage, "wb", buffering=0) as file:
             sink = _Sink(file.fileno())
-            fill(sink)
+            try:
+                fill(sink)
+            except RuntimeError as error:  # of torch's writer again, if a signal came before `write` could catch it
+                raise error.__context__ or error from None
             if sink.error is not None:
                 raise sink.error
             os.fsync(file.fileno())
