@@ -13,6 +13,8 @@ from lit_rl.checkpoint_io import replace_file
 from lit_rl.policy import exact_metrics
 from lit_rl.run_folder import write_json
 
+CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
+
 
 class RunSummary(L.Callback):
     """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
@@ -28,7 +30,7 @@ class RunSummary(L.Callback):
         self.plot = plot
         self._began, self._seconds_before = 0.0, 0.0
         self._log_dir: str | None = None
-        self._curve: list[list[float]] = []  # [decisions, NashConv], one per validation
+        self._curve: list[list[float]] = []  # [decisions, NashConv] of validations
 
     def state_dict(self) -> dict:
         return {"curve": self._curve, "seconds": self._seconds()}
@@ -47,6 +49,7 @@ class RunSummary(L.Callback):
             return
         if trainer.state.fn == "fit":
             self._curve.append([float(pl_module.decisions), float(nash_conv)])
+            thin(self._curve, CURVE_POINTS)
         elif trainer.is_global_zero:
             self._print(trainer, pl_module, exact_metrics(pl_module.export_policy(), trainer.datamodule.tree))
 
@@ -117,6 +120,15 @@ class RunSummary(L.Callback):
         print(f"  NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})")
         print(f"  exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})")
         print(f"  expected return of player 0  {metrics['eval/return_player_0']:+.6f}")
+
+
+def thin(curve: list[list[float]], most: int) -> None:
+    """Leave out points of a curve until `most` are left: each time the one whose two neighbours lie closest together.
+
+    Evenly spaced points stay so within a factor of two; the first and the last one stay.
+    """
+    while len(curve) > most:
+        del curve[min(range(1, len(curve) - 1), key=lambda i: curve[i + 1][0] - curve[i - 1][0])]
 
 
 def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, path: Path) -> None:

@@ -10,6 +10,7 @@ A file is trusted if its SHA-256 stands in the manifest beside it; which one is 
 number, never a file time. Everything inside loads with `torch.load(weights_only=True)`.
 """
 
+import gc
 import hashlib
 import io
 import json
@@ -18,6 +19,8 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ CHUNK = 1 << 20
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that, whatever happens, either the old content or the new one is there."""
-    stage = _stage(path, data)
+    stage, _ = _stage(path, lambda sink: sink.write(data))
     os.replace(stage, path)
     _sync_folder(path.parent)
 
@@ -57,12 +60,12 @@ class VerifiedCheckpointIO(CheckpointIO):
             StorageError: not written, and no more patience.
         """
         path = Path(path)
-        data = _serialise(checkpoint)
+        _refuse_nan(checkpoint)
         stage, old = path.with_name(f".{path.name}.stage"), path.with_name(f".{path.name}.old.stage")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _stage(path, data)
-            _add_to_manifest(path, data, checkpoint)
+            _, sink = _stage_checkpoint(path, checkpoint)
+            _add_to_manifest(path, sink, checkpoint)
             if path.exists():
                 _second_name(path, old)
             os.replace(stage, path)
@@ -163,38 +166,89 @@ def remove_stages(folder: Path) -> list[str]:
     return [path.name for path in orphans]
 
 
-def _serialise(checkpoint: dict[str, Any]) -> bytes:
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the garbage collector.
+
+    torch.save and torch.load each make a class, a cycle of 2 kB that is garbage as soon as they return. A collection in
+    their midst would move it to an older generation, and the oldest, full of torch's and numba's objects, is hardly
+    ever collected: a leak in all but name.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _refuse_nan(checkpoint: dict[str, Any]) -> None:
     for name, tensor in checkpoint.get("state_dict", {}).items():
         if isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
             raise FloatingPointError(f"weight {name} is NaN; no checkpoint written, the one before stays")
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
+
+
+class _Sink(io.RawIOBase):
+    """An open file that counts and hashes what is written to it.
+
+    After an error, or a signal's Stopped, it swallows the rest, for torch's writer, which has to end its archive, would
+    raise something else: `error` is for whoever opened the file to raise.
+    """
+
+    def __init__(self, handle: int):
+        self.handle, self.size, self.hash = handle, 0, hashlib.sha256()
+        self.error: BaseException | None = None
+
+    def write(self, data) -> int:
+        try:
+            rest = memoryview(data).cast("B")
+            self.size += len(rest)
+            self.hash.update(rest)
+            while rest and self.error is None:
+                rest = rest[os.write(self.handle, rest[:CHUNK]) :]
+        except BaseException as error:
+            self.error = error
+        return len(data)
+
+
+@_no_collection()
+def _stage_checkpoint(path: Path, checkpoint: dict[str, Any]) -> tuple[Path, _Sink]:
+    """`checkpoint` in a file of its own beside `path`, written record by record, then loaded to see that it loads."""
+    stage, sink = _stage(path, lambda sink: torch.save(checkpoint, sink))
     try:
-        torch.load(io.BytesIO(buffer.getbuffer()), weights_only=True, map_location="cpu")
+        torch.load(stage, weights_only=True, map_location="cpu")
+    except OSError:
+        raise
     except Exception as error:
+        stage.unlink()
         found = re.search(r"GLOBAL (\S+)", str(error))
         raise ArtefactError(
             f"checkpoint not written, it holds {found[1] if found else 'code'} and would not load with "
             "weights_only=True; keep only tensors, numbers, strings and containers of them in state_dict() and hparams"
         ) from error
-    return buffer.getvalue()
+    return stage, sink
 
 
-def _stage(path: Path, data: bytes) -> Path:
-    """`data` in a file of its own beside `path`, synced and read back."""
+def _stage(path: Path, fill: Callable[[_Sink], Any]) -> tuple[Path, _Sink]:
+    """What `fill` writes in a file of its own beside `path`, synced and read back."""
     stage = path.with_name(f".{path.name}.stage")
     try:
         with open(stage, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file.fileno(), view[:CHUNK]) :]
+            sink = _Sink(file.fileno())
+            try:
+                fill(sink)
+            except RuntimeError as error:  # of torch's writer again, if a signal came before `write` could catch it
+                raise error.__context__ or error from None
+            if sink.error is not None:
+                raise sink.error
             os.fsync(file.fileno())
-        if stage.read_bytes() != data:
+        if _sha256(stage) != sink.hash.hexdigest():
             raise OSError(f"{stage} does not read back as it was written")
-    except OSError:
+    except BaseException:
         stage.unlink(missing_ok=True)
         raise
-    return stage
+    return stage, sink
 
 
 def _second_name(source: Path, target: Path) -> None:
@@ -244,8 +298,8 @@ def _read_manifest(folder: Path) -> list[dict]:
     return sorted(entries, key=lambda entry: entry["sequence"])
 
 
-def _add_to_manifest(path: Path, data: bytes, checkpoint: dict[str, Any]) -> None:
-    """Add an entry for `data`; entries of files that are there stay, others go."""
+def _add_to_manifest(path: Path, sink: _Sink, checkpoint: dict[str, Any]) -> None:
+    """Add an entry for what `sink` took; entries of files that are there stay, others go."""
     known = {entry["sha256"]: entry for entry in _read_manifest(path.parent)}
     entries = []
     for file in path.parent.glob("*.ckpt"):
@@ -260,8 +314,8 @@ def _add_to_manifest(path: Path, data: bytes, checkpoint: dict[str, Any]) -> Non
     new = _describe(checkpoint) | {
         "sequence": 1 + max((entry["sequence"] for entry in known.values()), default=0),
         "file": path.name,
-        "size": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
+        "size": sink.size,
+        "sha256": sink.hash.hexdigest(),
     }
     entries = sorted([*entries, new], key=lambda entry: entry["sequence"])
     replace_file(path.parent / MANIFEST, json.dumps({"schema": 1, "checkpoints": entries}, indent=1).encode())

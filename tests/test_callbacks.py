@@ -14,7 +14,7 @@ from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
-from callbacks.run_summary import RunSummary
+from callbacks.run_summary import RunSummary, thin
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.throughput import Throughput
 from lit_rl.checkpoint_io import VerifiedCheckpointIO
@@ -213,6 +213,17 @@ def test_a_run_leaves_its_files(make_fit, tmp_path, capsys):
     from lit_rl.policy import exact_metrics
 
     assert exact_metrics(table, data.tree)["eval/nash_conv"] == pytest.approx(summary["nash_conv"], abs=1e-12)
+
+
+def test_a_long_learning_curve_keeps_its_ends_and_its_shape():
+    curve = []
+    for i in range(1000):
+        curve.append([float(i), i / 2])
+        thin(curve, 60)
+        assert curve[0][0] == 0 and curve[-1][0] == i and len(curve) == min(i + 1, 60)
+    gaps = [b[0] - a[0] for a, b in zip(curve, curve[1:])]
+    assert max(gaps) <= 32 and min(gaps[:-1]) >= 8  # 1000 / 60 = 17 were they even
+    assert all(y == x / 2 for x, y in curve)
 
 
 def test_a_run_with_lightnings_default_checkpoint_ends_well(make_fit, tmp_path):

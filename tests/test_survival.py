@@ -4,6 +4,7 @@ The tests marked `slow` are the same with the numbers that prove something (pyte
 prints the tallies); the default suite takes a sample of each.
 """
 
+import gc
 import hashlib
 import io
 import json
@@ -21,8 +22,9 @@ import pytest
 import torch
 from harness import ROOT, RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
 
-from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, verify
+from lit_rl.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
 from lit_rl.errors import ArtefactError, StorageError
+from lit_rl.signals import Stopped
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -455,6 +457,30 @@ def test_every_crash_point_of_a_checkpoint_write(tmp_path, crash):
     print(f"\n{points} points of {'death' if crash else 'ENOSPC'} in one checkpoint write, none loses a generation")
 
 
+@pytest.mark.parametrize("place", [os, _Sink], ids=["within", "on entry"])
+def test_a_signal_in_mid_write_comes_out_as_itself(tmp_path, monkeypatch, place):
+    """Raised in each of the writes that torch's writer asks for: no other error hides it, the old file stays."""
+    VerifiedCheckpointIO().save_checkpoint(small_checkpoint(1), tmp_path / "last.ckpt")
+    write, left = place.write, 0
+
+    def stopping(*args):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Stopped(signal.SIGTERM)
+        return write(*args)
+
+    monkeypatch.setattr(place, "write", stopping)
+    for point in range(1, 200):
+        left = point
+        try:
+            VerifiedCheckpointIO().save_checkpoint(small_checkpoint(2), tmp_path / "last.ckpt")
+            break
+        except Stopped:
+            assert verify(tmp_path / "last.ckpt")["global_step"] == 1
+    assert point > 10 and verify(tmp_path / "last.ckpt")["global_step"] == 2
+
+
 def damage(data: bytes, other: bytes, rng: random.Random) -> bytes:
     kind = rng.randrange(6)
     at = rng.randrange(len(data))
@@ -519,6 +545,26 @@ def test_what_is_not_plain_data_is_not_written(tmp_path):
         checkpoint["state_dict"]["w"][7] = torch.nan
         VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_write_leaves_no_garbage(tmp_path):
+    """However often the collector runs while one is written: what torch made for it must not end up among the old."""
+
+    def old_classes() -> int:
+        old = [x for x in gc.get_objects(generation=2) if type(x) is type and x.__module__ == "torch.serialization"]
+        return sum("<locals>" in x.__qualname__ for x in old)
+
+    threshold = gc.get_threshold()
+    gc.collect()
+    before = old_classes()  # those of writes that failed in other tests
+    try:
+        gc.set_threshold(20, 1, 1_000_000)
+        for step in range(30):
+            VerifiedCheckpointIO().save_checkpoint(small_checkpoint(step), tmp_path / "last.ckpt")
+    finally:
+        gc.set_threshold(*threshold)
+    gc.collect(1)
+    assert old_classes() == before
 
 
 @pytest.mark.slow
