@@ -61,7 +61,7 @@ def config_of(algorithm: str, way: str, args: argparse.Namespace) -> str:
     config["data"] = {"class_path": "LeagueDataModule", "init_args": data | {"self_play_share": args.self_play_share}}
     every = max(1, iterations // args.snapshots)
     callbacks = [{"class_path": "Snapshot", "init_args": {"every": every, "recent": 5, "spaced": 5}}]
-    turn = max(1, iterations // (args.exploiters + 1))
+    turn = iterations // (args.exploiters + 1) + 1  # so that none comes at the very end
     if way == "exploiters":
         each = args.decisions * share / args.exploiters
         theirs = yaml.safe_load((ROOT / "configs" / "leduc_exploiter.yaml").read_text())

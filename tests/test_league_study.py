@@ -32,7 +32,7 @@ def test_a_way_spends_the_decisions_it_has(algorithm, way):
         if isinstance(callback, dict) and callback["class_path"] == "ExploiterSpawner":
             (epochs,) = [int(x.split("=")[1]) for x in callback["init_args"]["arguments"] if "max_epochs" in x]
             exploiter = yaml.safe_load((ROOT / "configs" / "leduc_exploiter.yaml").read_text())
-            turns = (config["trainer"]["max_epochs"] - 1) // callback["init_args"]["every"]
+            turns = config["trainer"]["max_epochs"] // callback["init_args"]["every"]
             theirs = turns * epochs * decisions_per_iteration(exploiter)
     assert own + theirs == pytest.approx(400_000, rel=0.05)
     assert (theirs > 0) == (way == "exploiters")
