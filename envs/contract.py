@@ -27,6 +27,7 @@ PROMISES = {
     "hidden": "an action that is hidden from a player does not move that player's obs (where declared)",
     "recall": "equal infostates have equal own pasts (where perfect recall is claimed)",
     "render": "render gives a text",
+    "betting": "what an obs says of the betting is a round from 0 and two shares in [0, 1] (where declared)",
 }
 
 
@@ -46,6 +47,8 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
         _check_init(game, remains, actions)
         if game.hidden_from is not None:
             _check_hidden(game, rng, actions)
+    if game.betting is not None:
+        _check_betting(game, list(legal_of))
     skipped = set()
     if not game.zero_sum:
         skipped.add("zero-sum")
@@ -53,6 +56,8 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
         skipped.add("hidden")
     if not game.perfect_recall:
         skipped.add("recall")
+    if game.betting is None:
+        skipped.add("betting")
     return [f"{name}: {text}" for name, text in PROMISES.items() if name not in skipped]
 
 
@@ -217,6 +222,17 @@ def _check_hidden(game: Game, rng, actions: list[int]) -> None:
                         game, "hidden", f"player {p} sees that action {i} was {actions[i]} and not {swapped}",
                         actions[: k + 1],
                     )  # fmt: skip
+
+
+def _check_betting(game: Game, infostates: list[bytes]) -> None:
+    """Ask about all the infostates that were met at once."""
+    obs = np.stack([np.frombuffer(key[1:], game.obs_dtype).reshape(game.obs_shape) for key in infostates])
+    for name, values in game.betting(obs)._asdict().items():
+        if values.shape != (len(obs),) or (name == "round") != (values.dtype == np.int64):
+            raise _broken(game, "betting", f"{name} is {values.dtype} {values.shape} for obs {obs.shape}", [])
+        wrong = ~((values >= 0) & (values <= (255 if name == "round" else 1)))
+        if wrong.any():
+            raise _broken(game, "betting", f"{name}={values[wrong][0]} at obs={obs[wrong][0].tolist()}", [])
 
 
 def main(args: list[str] | None = None) -> int:

@@ -8,10 +8,19 @@ Chance is a player: the driver samples it, the solver enumerates it, and a game 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 CHANCE, TERMINAL = -1, -4  # player ids, as in OpenSpiel
+
+
+class Betting(NamedTuple):
+    """What N infostates of a game of bets say to everybody, as shares that mean the same in large and small games."""
+
+    round: np.ndarray  # [N] int64, from 0
+    pot: np.ndarray  # [N] float64, of the largest pot that this game can have
+    stack: np.ndarray  # [N] float64, of what the player who observes began with, still in hand
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Game:
     render: Callable[[np.record], str]  # ordinary Python: one position as text
     action_names: tuple[str, ...] = ()
     hidden_from: Callable | None = None  # (state, player) -> bool: player will not see the action taken here
+    betting: Callable[[np.ndarray], Betting] | None = None  # (obs [N, *D]): ordinary numpy; None: nobody bets here
 
     zero_sum: bool = True
     perfect_recall: bool = True  # obs tells a player everything it has seen and done

@@ -10,7 +10,7 @@ obs [11] uint8: 0-1 the player, 2-4 own card, then for each of up to three actio
 import numpy as np
 from numba import njit
 
-from envs.game import CHANCE, TERMINAL, Game
+from envs.game import CHANCE, TERMINAL, Betting, Game
 
 PASS, BET = 0, 1
 
@@ -92,6 +92,13 @@ def hidden_from(state, player):
     return state.dealt < 2 and state.dealt != player
 
 
+def betting(obs: np.ndarray) -> Betting:
+    """One round; the pot is 2 to 4 chips, each began with 2."""
+    bets = obs[:, 6::2].astype(np.float64)  # [N, 3], by player 0, 1, 0
+    own = np.where(obs[:, 0] > 0, bets[:, 0] + bets[:, 2], bets[:, 1])
+    return Betting(round=np.zeros(len(obs), np.int64), pot=(2 + bets.sum(axis=1)) / 4, stack=(1 - own) / 2)
+
+
 def render(state) -> str:
     cards = ["JQK"[state["card"][p]] if p < state["dealt"] else "?" for p in range(2)]
     moves = " ".join("pb"[m] for m in state["moves"][: state["num_moves"]]) or "-"
@@ -119,4 +126,5 @@ GAME = Game(
     render=render,
     hidden_from=hidden_from,
     action_names=("pass", "bet"),
+    betting=betting,
 )

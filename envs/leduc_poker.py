@@ -13,7 +13,7 @@ obs [30] uint8: 0-1 the player, 2-7 own card, 8-13 public card, then two rounds 
 import numpy as np
 from numba import njit
 
-from envs.game import CHANCE, TERMINAL, Game
+from envs.game import CHANCE, TERMINAL, Betting, Game
 
 FOLD, CALL, RAISE = 0, 1, 2
 NO_CARD = -1
@@ -140,6 +140,18 @@ def hidden_from(state, player):
     return state.dealt < 2 and state.dealt != player
 
 
+def betting(obs: np.ndarray) -> Betting:
+    """The second round begins with the public card; nobody puts in more than 13 chips, 26 in all."""
+    chips = np.ones((len(obs), 2))
+    for r in range(2):
+        for i in range(4):
+            me, called, raised = i % 2, obs[:, 14 + 8 * r + 2 * i] > 0, obs[:, 15 + 8 * r + 2 * i] > 0
+            chips[:, me] = np.where(called | raised, chips[:, 1 - me] + (2 + 2 * r) * raised, chips[:, me])
+    own = np.where(obs[:, 0] > 0, chips[:, 0], chips[:, 1])
+    second = (obs[:, 8:14] > 0).any(axis=1)
+    return Betting(round=second.astype(np.int64), pot=chips.sum(axis=1) / 26, stack=(13 - own) / 13)
+
+
 def render(state) -> str:
     names = ["-" if c < 0 else "JQK"[c // 2] + "sh"[c % 2] for c in state["card"]]
     moves = ["".join("fcr"[m] for m in state["moves"][r][: state["num_moves"][r]]) for r in range(2)]
@@ -169,4 +181,5 @@ GAME = Game(
     render=render,
     hidden_from=hidden_from,
     action_names=("fold", "call", "raise"),
+    betting=betting,
 )

@@ -36,6 +36,7 @@ from callbacks.exploiter_verdict import ExploiterVerdict
 from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.mix_lambda import MixLambda
 from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
 from callbacks.run_progress import RunProgress
@@ -44,7 +45,9 @@ from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
 from callbacks.throughput import Throughput
 from datamodules.league_play import LeagueDataModule
+from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.armac import ARMAC
 from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.errors import ArtefactError, ConfigError, exit_code, one_line
 from lit_rl.ppo import PPO
@@ -53,8 +56,9 @@ from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, rele
 from lit_rl.signals import Stopped, requests
 
 __all__ = [
-    "PPO", "Arena", "EpisodeStats", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",
-    "LeagueDataModule", "OracleExploiter", "RNaD", "Replay", "ScalarSchedule", "SelfPlayDataModule", "Snapshot", "main",
+    "ARMAC", "PPO", "Arena", "EpisodeStats", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",
+    "LeagueDataModule", "MixLambda", "OracleExploiter", "RNaD", "Replay", "RetrospectiveDataModule", "ScalarSchedule",
+    "SelfPlayDataModule", "Snapshot", "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself

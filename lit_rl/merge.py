@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from envs.rng import mix
+from envs.rng import GAMMA, mix
 
 
 def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,13 +19,78 @@ def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
         first [M] int64: where each distinct row first appears; row [N] int64: which distinct row each row is, so that
         `obs[first][row]` equals `obs`.
     """
-    n = len(obs)
-    parts = [x.contiguous().view(n, -1).numpy() for x in (obs, legal)]
-    rows = np.concatenate([np.ascontiguousarray(x).view(np.uint8) for x in parts], axis=1)
-    padded = np.zeros((n, -(-rows.shape[1] // 8) * 8), np.uint8)
-    padded[:, : rows.shape[1]] = rows
-    first, row = _distinct(padded.view(np.uint64))
-    return torch.from_numpy(first), torch.from_numpy(row)
+    words = _words(obs, legal)
+    slots = np.full(_num_slots(len(words)), -1, np.int64)
+    known, keys, first = np.empty_like(words), np.empty(len(words), np.uint64), np.empty(len(words), np.int64)
+    row = np.empty(len(words), np.int64)
+    count = _find_or_add(words, known, keys, slots, 0, first, row)
+    return torch.from_numpy(first[:count].copy()), torch.from_numpy(row)
+
+
+class RowIndex:
+    """Gives each distinct row (obs, legal) a number, 0, 1, 2 ..., in order of first appearance, and keeps the rows.
+
+    Attributes:
+        obs [M, *D], legal [M, A]: the rows so far, CPU tensors; keys [M] uint64: a hash of each.
+    """
+
+    def __init__(self, obs_shape: tuple[int, ...], obs_dtype: torch.dtype, num_actions: int):
+        self._obs = torch.empty(16, *obs_shape, dtype=obs_dtype)
+        self._legal = torch.empty(16, num_actions, dtype=torch.bool)
+        self._words = _words(self._obs, self._legal)
+        self._keys = np.empty(16, np.uint64)
+        self._slots = np.full(_num_slots(16), -1, np.int64)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def obs(self) -> Tensor:
+        return self._obs[: self._count]
+
+    @property
+    def legal(self) -> Tensor:
+        return self._legal[: self._count]
+
+    @property
+    def keys(self) -> np.ndarray:
+        return self._keys[: self._count]
+
+    def find_or_add(self, obs: Tensor, legal: Tensor) -> Tensor:
+        """The numbers [N] int64 of rows obs [N, *D], legal [N, A]; new ones are added."""
+        words = _words(obs, legal)
+        if self._count + len(words) > len(self._keys):
+            self._grow(2 * (self._count + len(words)))
+        before, first, row = self._count, np.empty(len(words), np.int64), np.empty(len(words), np.int64)
+        self._count = _find_or_add(words, self._words, self._keys, self._slots, before, first, row)
+        new = torch.from_numpy(first[: self._count - before])
+        self._obs[before : self._count] = obs[new]
+        self._legal[before : self._count] = legal[new]
+        return torch.from_numpy(row)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"obs": self.obs.clone(), "legal": self.legal.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take the rows over, in their order, into an index that has none."""
+        self.find_or_add(state["obs"], state["legal"])
+
+    def _grow(self, size: int) -> None:
+        self._obs = torch.cat([self._obs, self._obs.new_empty(size - len(self._obs), *self._obs.shape[1:])])
+        self._legal = torch.cat([self._legal, self._legal.new_empty(size - len(self._legal), self._legal.shape[1])])
+        words, keys = np.empty((size, self._words.shape[1]), np.uint64), np.empty(size, np.uint64)
+        words[: self._count], keys[: self._count] = self._words[: self._count], self.keys
+        self._words, self._keys = words, keys
+        self._slots = np.full(_num_slots(size), -1, np.int64)
+        _fill_slots(self._keys, self._count, self._slots)
+
+
+def uniform_of_rows(obs: Tensor, legal: Tensor, num_numbers: int, key: int) -> Tensor:
+    """Random numbers [N, num_numbers] float32 in [0, 1), on the CPU: a function of row (obs, legal) and key."""
+    numbers = np.empty((len(obs), num_numbers))
+    _hash_rows(_words(obs.cpu(), legal.cpu()), np.uint64(key), numbers)
+    return torch.from_numpy(numbers).float().clamp_max(1 - 2**-24)
 
 
 def infostate_weights(
@@ -53,37 +118,69 @@ def infostate_weights(
     return state_weight / state_weight.mean(), action_weight / action_weight.mean()
 
 
+def _words(obs: Tensor, legal: Tensor) -> np.ndarray:
+    """Rows as 64-bit words [N, W], padded with zeros."""
+    parts = [x.contiguous().flatten(1).numpy().view(np.uint8) for x in (obs, legal)]
+    rows = np.concatenate(parts, axis=1)
+    padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return padded.view(np.uint64)
+
+
+def _num_slots(num_rows: int) -> int:
+    return 1 << max(4, (2 * num_rows - 1).bit_length())
+
+
 @njit
-def _distinct(words):
-    """Open addressing over 64-bit hashes of rows [N, W] uint64; hits are compared word by word."""
+def _hash_rows(words, key, numbers):
+    for i in range(len(words)):
+        hashed = key
+        for w in range(words.shape[1]):
+            hashed = mix(hashed ^ words[i, w])
+        for k in range(numbers.shape[1]):
+            numbers[i, k] = (mix(hashed + np.uint64(k + 1) * GAMMA) >> np.uint64(11)) * 2.0**-53
+
+
+@njit
+def _find_or_add(words, known, keys, slots, count, first, row):
+    """Open addressing over 64-bit hashes of rows [N, W] uint64; hits are compared word by word.
+
+    `first` gets which of the N rows each new one is, `row` the number of each; returns how many are known now.
+    """
     n, width = words.shape
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    slots = np.full(size, -1, np.int64)
-    first = np.empty(n, np.int64)
-    row = np.empty(n, np.int64)
-    count = 0
+    mask, before = np.uint64(len(slots) - 1), count
     for i in range(n):
         key = np.uint64(width)
         for w in range(width):
             key = mix(key ^ words[i, w])
-        slot = np.int64(key & np.uint64(size - 1))
+        slot = np.int64(key & mask)
         while True:
             found = slots[slot]
             if found < 0:
                 slots[slot] = count
-                first[count] = i
+                known[count] = words[i]
+                keys[count] = key
+                first[count - before] = i
                 row[i] = count
                 count += 1
                 break
-            same = True
+            same = keys[found] == key
             for w in range(width):
-                if words[first[found], w] != words[i, w]:
-                    same = False
+                if not same:
                     break
+                same = known[found, w] == words[i, w]
             if same:
                 row[i] = found
                 break
-            slot = (slot + 1) % size
-    return first[:count].copy(), row
+            slot = (slot + 1) % len(slots)
+    return count
+
+
+@njit
+def _fill_slots(keys, count, slots):
+    mask = np.uint64(len(slots) - 1)
+    for i in range(count):
+        slot = np.int64(keys[i] & mask)
+        while slots[slot] >= 0:
+            slot = (slot + 1) % len(slots)
+        slots[slot] = i

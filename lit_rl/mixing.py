@@ -5,7 +5,7 @@
 mix_lambda = 1 is the actor and mix_lambda = 0 regret matching, to the last bit. Letters: N rows, A actions, K bins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +67,9 @@ class LinearMixer(Mixer):
     def mix(self, actor: Tensor, regret: Tensor, mix_lambda: Tensor) -> Tensor:
         share = mix_lambda.unsqueeze(-1)
         return share * actor + (1 - share) * regret
+
+
+MixerFactory = Callable[[], Mixer]
 
 
 def check_bins(bins: Sequence[float]) -> tuple[float, ...]:

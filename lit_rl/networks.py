@@ -1,7 +1,7 @@
 """Networks: blocks and heads that make an `ActorCritic`. The game tells its sizes; the YAML says the rest."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -63,3 +63,35 @@ class MLP(ActorCritic):
         h = self.policy_trunk(x)
         v = h if self.value_trunk is self.policy_trunk else self.value_trunk(x)
         return PolicyOutput(mask_logits(self.policy_head(h), legal), self.value_head(v).float().squeeze(-1))
+
+
+class HistoryMLP(nn.Module):
+    """A critic of whole histories: every player's infostate side by side -> the value of each action, [N, A].
+
+    Built as `critic(game)`. Values are in player 0's view and in reward units; inside they are divided by 0.4 times the
+    game's largest return, so that learning rates mean the same in every game (0.4: about the payoffs' spread in poker).
+
+    Args:
+        game: tells the sizes of obs and actions, and the unit.
+        hidden: widths of the hidden layers.
+        activation: between the layers.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        hidden: Sequence[int] = (64, 64),
+        activation: Literal["relu", "tanh", "gelu"] = "gelu",
+    ):
+        super().__init__()
+        self.scale = 0.4 * game.max_return
+        self.trunk = mlp(game.num_players * math.prod(game.obs_shape), hidden, activation)
+        self.head = orthogonal(nn.Linear(hidden[-1], game.num_actions), 1.0)
+
+    def forward(self, history: Tensor) -> Tensor:
+        """history [N, P, *D] -> [N, A]."""
+        x = history.flatten(1).to(self.head.weight.dtype)
+        return self.scale * self.head(self.trunk(x)).float()
+
+
+CriticFactory = Callable[[Game], HistoryMLP]

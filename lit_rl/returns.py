@@ -1,6 +1,7 @@
 """From rewards to advantages, per player: a decision's successor is the *same* player's next one."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -83,6 +84,79 @@ def _gae(
             next_value[p] = value[t, b]
             earned[p] = 0.0
             has_next[p] = True
+
+
+class Conditional(NamedTuple):
+    """What a critic of histories and one sampled game say of each decision."""
+
+    regrets: Tensor  # [T, B, A] float32, in the mover's view: q(a) - sum over b of pi(b) q(b); 0 where illegal
+    targets: Tensor  # [T, B] float32, in player 0's view: what the critic is to say of the action taken
+    valid: Tensor  # [T, B] bool, the learner's decisions in games that are over; elsewhere all is 0
+
+
+def conditional_regrets(
+    rollout: Rollout, probs: Tensor, critic: Tensor, trace_lambda: float = 1.0, ratio_cap: float = math.inf
+) -> Conditional:
+    """Regrets of all actions at each decision of a two-player zero-sum game, corrected by what happened.
+
+    With Q(h, a) the critic in player 0's view, V(h) = sum over a of pi(a) Q(h, a), and G the value of what follows the
+    decision, going backwards from the end,
+
+        q(b) = Q(h, b) + 1[b = a] (r + G - Q(h, a)) / mu(a)
+        G <- V(h) + trace_lambda min(ratio_cap, pi(a) / mu(a)) (r + G - Q(h, a))
+
+    so that with trace_lambda = 1 and no cap q(b) is an unbiased estimate of the value of b against pi whatever the
+    critic says, and the better the critic, the less it varies (a control variate: Davis et al. 2020; DREAM, Steinberger
+    et al. 2020, has a baseline per infostate instead). The critic's target is the expected one-step value r + V(h').
+    Decisions of others (not `learner`) are part of the world: what they earn and what follows is passed on as it is.
+
+    Args:
+        probs: pi [T, B, A], 0 where illegal; critic: Q [T, B, A]; mu: `rollout.log_prob`.
+    """
+    shape = rollout.action.shape
+    regrets = np.zeros((*shape, probs.shape[-1]), np.float32)
+    targets, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    _conditional_regrets(
+        rollout.player.numpy(), rollout.played.numpy(), rollout.action.numpy(), rollout.legal.numpy(),
+        rollout.log_prob.exp().numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.learner.numpy(),
+        probs.numpy(), critic.numpy(), trace_lambda, ratio_cap, regrets, targets, valid,
+    )  # fmt: skip
+    return Conditional(torch.from_numpy(regrets), torch.from_numpy(targets), torch.from_numpy(valid))
+
+
+@njit
+def _conditional_regrets(
+    player, played, action, legal, behaviour, rewards, done, learner, probs, critic, trace_lambda, ratio_cap, regrets,
+    targets, valid,
+):  # fmt: skip
+    num_steps, num_envs, num_actions = probs.shape
+    for b in range(num_envs):
+        known, following, expected = False, 0.0, 0.0  # of the game after this decision, in player 0's view
+        for t in range(num_steps - 1, -1, -1):
+            if not played[t, b]:
+                break  # filler in front of a carried game
+            if done[t, b]:
+                known, following, expected = True, 0.0, 0.0
+            if not known:
+                continue
+            if not learner[t, b]:
+                following, expected = following + rewards[t, b, 0], expected + rewards[t, b, 0]
+                continue
+            a, mu = action[t, b], behaviour[t, b]
+            value = 0.0
+            for c in range(num_actions):
+                value += probs[t, b, c] * critic[t, b, c]
+            surprise = rewards[t, b, 0] + following - critic[t, b, a]
+            own_view = 1.0 if player[t, b] == 0 else -1.0
+            mean = value + probs[t, b, a] * surprise / mu
+            for c in range(num_actions):
+                if legal[t, b, c]:
+                    regrets[t, b, c] = own_view * (critic[t, b, c] - mean)
+            regrets[t, b, a] += own_view * surprise / mu
+            targets[t, b] = rewards[t, b, 0] + expected
+            valid[t, b] = True
+            following = value + trace_lambda * min(ratio_cap, probs[t, b, a] / mu) * surprise
+            expected = value
 
 
 def two_player_v_trace(

@@ -5,7 +5,8 @@
 Every variant is configs/leduc_rnad.yaml with the overlay below. Finished runs are kept in --folder and not repeated, so
 the study can be stopped and gone on with; delete the folder to begin anew. Prints the median and the worst NashConv of
 the exported policy and the interval of the median: the smallest and the largest of n seeds hold it with probability
-1 - 2^(1 - n), whatever the distribution (n = 5: 94 %). Draws all seeds.
+1 - 2^(1 - n), whatever the distribution (n = 5: 94 %). With --against the same is printed of each variant's ratio to
+that one, seed by seed. Draws all seeds. scripts/mix_study.py is such a study of another algorithm.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
     """The summary of one run, which may have been finished before: its folder is named after its config's digest."""
-    text = with_overlay(args.config, VARIANTS[name], args.iterations)
+    text = with_overlay(args.config, args.variants[name], args.iterations)
     folder = args.folder / name.replace(" ", "_") / hashlib.sha256(text.encode()).hexdigest()[:12]
     done = sorted((folder / f"seed_{seed}").glob("version_*/summary.json"))
     if done:
@@ -106,29 +107,41 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "leduc_rnad.yaml")
+def main(variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__) -> None:
+    study = "ablation" if variants is VARIANTS else "mix_study"
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / f"{config}.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33, 34, 35])
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side")
     parser.add_argument("--iterations", type=int, help="instead of the config's; its schedules shrink with them")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to run")
-    parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation/ablation.png"))
+    parser.add_argument("--only", nargs="+", choices=variants, default=list(variants), help="variants to run")
+    parser.add_argument("--against", choices=variants, help="variant to compare with, seed by seed")
+    parser.add_argument("--folder", type=Path, default=Path("runs") / study)
+    parser.add_argument("--out", type=Path, default=Path("runs") / study / f"{study}.png")
     args = parser.parse_args()
+    args.variants = variants
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = {name: [pool.submit(measure, name, seed, args) for seed in args.seeds] for name in args.only}
         summaries = {name: [job.result() for job in group] for name, group in jobs.items()}
     results = {name: [s["nash_conv"] for s in group] for name, group in summaries.items()}
     first = summaries[args.only[0]][0]
-    inside = 1 - 2 ** (1 - len(args.seeds))
-    print(f"\n{'variant':<20} {'median':>8} {'worst':>8}   {inside:.0%} interval of the median")
-    for name, values in results.items():
-        print(
-            f"{name:<20} {statistics.median(values):>8.4f} {max(values):>8.4f}   [{min(values):.4f}, {max(values):.4f}]"
-        )
+    print(f"\n{table(results, args.against)}")
     draw(results, f"{first['game']}, {first['decisions']:,} decisions, {len(args.seeds)} seeds", args.out)
     print(args.out)
+
+
+def table(results: dict[str, list[float]], against: str | None = None) -> str:
+    """Median, worst and interval of each variant, seed by seed in the same order, as text."""
+    inside = 1 - 2 ** (1 - len(next(iter(results.values()))))
+    lines = [f"{'variant':<20} {'median':>8} {'worst':>8}   {inside:.0%} interval of the median"]
+    for name, values in results.items():
+        line = f"{name:<20} {statistics.median(values):>8.4f} {max(values):>8.4f}"
+        line += f"   [{min(values):.4f}, {max(values):.4f}]"
+        if against is not None:
+            ratios = [mine / theirs for mine, theirs in zip(values, results[against])]
+            line += f"   x {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}] of {against}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

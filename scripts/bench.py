@@ -1,9 +1,9 @@
 """Speed, measured side by side in one run: `python scripts/bench.py [--threads 2] [--only env,rollout,...]`.
 
-One table: env steps/s, rollout decisions/s, end-to-end decisions/s, exact NashConv, compile and start-up seconds. With
-the `peers` extra installed (pip install -c constraints.txt -e ".[peers]") the same work runs on OpenSpiel, pgx and
-Stable-Baselines3 in the same process, and the last column is ours divided by theirs. Best of several repetitions, on
-whatever machine this is: quote ratios, and keep the machine quiet.
+One table: env steps/s, rollout decisions/s, end-to-end decisions/s, exact NashConv, compile and start-up seconds, and
+what an adaptive mixture adds. With the `peers` extra installed (pip install -c constraints.txt -e ".[peers]") the same
+work runs on OpenSpiel, pgx and Stable-Baselines3 in the same process, and the last column is ours divided by theirs.
+Best of several repetitions, on whatever machine this is: quote ratios, and keep the machine quiet.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "train", "league", "nash_conv")
+SECTIONS = ("start", "env", "rollout", "train", "league", "nash_conv", "meta_regret")
 
 
 class Table:
@@ -352,6 +352,64 @@ def bench_nash_conv(table: Table, threads: int) -> None:
                 return 1
 
             table.add(f"{name} NashConv, C++", 1000 / rate(theirs, 3), "ms", "OpenSpiel", f"{name} NashConv, tree part")
+
+
+def bench_meta_regret(table: Table, threads: int) -> None:
+    """The table of regrets with keys that never come back and with a few that always do; what else a decision costs."""
+    import resource
+
+    import torch
+
+    from envs.exact import GameTree
+    from envs.game import load_game
+    from lit_rl.meta_regret import MetaRegret
+    from lit_rl.mix_scheduler import MixScheduler, scheduler_loss
+    from lit_rl.mix_utility import Counterfactual, MixedDecisions
+    from lit_rl.mixing import LinearMixer, regret_matching
+    from lit_rl.state_keys import TieredKeys
+
+    n, tree = 65_536, GameTree(load_game("envs.leduc_poker"))
+    rows = torch.randint(0, tree.num_rows, (n,), generator=torch.Generator().manual_seed(0))
+    obs, legal, player = (torch.from_numpy(x)[rows] for x in (tree.obs, tree.legal, tree.row_player))
+    scheduler = MixScheduler(tree.game, warmup_iterations=0)
+    bins, utilities = scheduler.bins, torch.randn(n, 5)
+    start = 0
+
+    def distinct(chunks=153) -> int:
+        nonlocal start
+        for _ in range(chunks):
+            regrets.update(torch.arange(start, start + n) * 1_000_003, utilities)
+            start += n
+        return chunks * n
+
+    regrets = MetaRegret(bins)
+    distinct(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    table.add("meta-regret, 10 M distinct keys, max_states 10,000", rate(distinct, 2), "updates/s")
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    table.add("meta-regret, growth of the process over 30 M distinct keys", grown, "MiB")
+
+    keys = TieredKeys(tree.game)(obs, player)
+    actor, regret = (regret_matching(torch.rand(n, 3), legal) for _ in range(2))
+    with torch.no_grad():
+        output = scheduler(obs, actor, regret, torch.rand(n, 5))
+        probs = scheduler.bin_probs(output.logits).gather(1, output.bin[:, None])[:, 0]
+    made = MixedDecisions(actor, regret, output.mix_lambda, output.bin, probs, torch.randn(n, 3), torch.randn(n))
+
+    def step() -> None:
+        desired = torch.full((n, 5), 0.2)
+        logits = scheduler.logits(obs, actor, regret)
+        (scheduler_loss(logits, desired, bins) + scheduler.regulariser(logits)).mean().backward()
+
+    for what, work in (
+        ("meta-regret, leduc_poker, medium keys", lambda: regrets.update(keys, utilities)),
+        ("state keys, medium", lambda: TieredKeys(tree.game)(obs, player)),
+        ("state keys, fine", lambda: TieredKeys(tree.game, "fine")(obs, player)),
+        ("counterfactual utility, 5 bins", lambda: Counterfactual()(made, LinearMixer(), bins)),
+        ("scheduler, logits and bins", lambda: torch.no_grad()(scheduler)(obs, actor, regret, utilities.sigmoid())),
+        ("scheduler, loss and gradient", step),
+    ):
+        table.add(f"{what}, {n} rows", rate(lambda work=work: (work(), n)[1]), "rows/s")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on s
 """
 
 import argparse
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -15,7 +16,11 @@ import torch
 from torch import nn
 
 from envs.game import Game, load_game
+from lit_rl.armac import mixed_policy
 from lit_rl.errors import ArtefactError
+from lit_rl.memory import Memory
+from lit_rl.mix_scheduler import Scheduler
+from lit_rl.mixing import Mixer
 from lit_rl.policy import ActorCritic
 from lit_rl.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.replay_file import read
@@ -40,16 +45,27 @@ def game_of(path: Path, more: list[str]) -> Game:
 def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, str]:
     """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
 
-    Only the network's name and numbers are read, never code.
+    Only names and numbers of its parts are read, never code.
     """
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        network = checkpoint["hyper_parameters"]["network"]
-        module, _, name = allowed(network["class_path"], more, str(ckpt_path)).rpartition(".")
-        factory = getattr(importlib.import_module(module), name)
-        if not (isinstance(factory, type) and issubclass(factory, ActorCritic)):
-            raise ArtefactError(f"{ckpt_path}: network {module}.{name} is no ActorCritic")
-        policy = factory(game, **network.get("init_args", {}))
+        settings = checkpoint["hyper_parameters"]
+
+        def factory(part: str, kind: type):
+            module, _, name = allowed(settings[part]["class_path"], more, str(ckpt_path)).rpartition(".")
+            built = getattr(importlib.import_module(module), name)
+            if not (isinstance(built, type) and issubclass(built, kind)):
+                raise ArtefactError(f"{ckpt_path}: {part} {module}.{name} is no {kind.__name__}")
+            return functools.partial(built, **settings[part].get("init_args", {}))
+
+        network = factory("network", ActorCritic)
+        if checkpoint["run"]["algorithm"] == "ARMAC":
+            parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
+            built = {part: factory(part, kind) for part, kind in parts}
+            shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
+            policy = mixed_policy(game, network, **built, **shares)
+        else:
+            policy = network(game)
         weights = checkpoint["state_dict"].items()
         policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights if k.startswith("policy.")})
         states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]

@@ -39,6 +39,20 @@ RUNS = {
         "--trainer.callbacks.games", "200",
     ],
     "leduc_neurd": ["--config", "configs/leduc_rnad.yaml", "--data.num_envs", "16", "--model.form", "neurd"],
+    "kuhn_armac": [
+        "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
+        "--model.state_keys", "lit_rl.state_keys.TieredKeys", "--model.utility", "lit_rl.mix_utility.Hybrid",
+        "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
+    ],
+    "kuhn_armac_past": [
+        "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--data.past_policies", "8",
+        "--data.seated", "3",
+    ],
+    "leduc_armac": [
+        "--config", "configs/leduc_armac.yaml", "--data.num_envs", "16", "--model.mix_lambda", "0.5",
+        "--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "500",
+        "--model.memory.batch_size", "64",
+    ],
 }  # fmt: skip
 SHORT = [
     "--trainer.max_epochs", "60", "--trainer.check_val_every_n_epoch", "9", "--trainer.log_every_n_steps", "4",

@@ -182,3 +182,65 @@ def regularised_value(game, policy, reference, eta, state=None):
             after[1 - player] += paid[a]
         result += probs[a] * after
     return result
+
+
+def conditional_regrets(r, probs, critic, trace_lambda, ratio_cap):
+    """Per env, per game, from the end: the formulas of the docstring. Returns regrets [T, B, A], targets, valid."""
+    num_steps, num_envs, _ = r.rewards.shape
+    regrets, targets, valid = np.zeros(probs.shape), np.zeros((num_steps, num_envs)), np.zeros((num_steps, num_envs))
+    for b in range(num_envs):
+        ends = [t for t in range(num_steps) if r.done[t, b] and r.played[t, b]]
+        starts = [min((t for t in range(num_steps) if r.played[t, b]), default=0), *(t + 1 for t in ends)]
+        for start, end in zip(starts, ends):
+            following = expected = 0.0
+            for t in range(end, start - 1, -1):
+                if not r.learner[t, b]:
+                    following, expected = following + float(r.rewards[t, b, 0]), expected + float(r.rewards[t, b, 0])
+                    continue
+                a, mu, sign = int(r.action[t, b]), float(r.log_prob[t, b].exp()), 1 - 2 * int(r.player[t, b])
+                q = critic[t, b].astype(np.float64)
+                value, surprise = probs[t, b] @ q, float(r.rewards[t, b, 0]) + following - q[a]
+                corrected = q.copy()
+                corrected[a] += surprise / mu
+                regrets[t, b] = sign * (corrected - probs[t, b] @ corrected) * r.legal[t, b].numpy()
+                targets[t, b], valid[t, b] = float(r.rewards[t, b, 0]) + expected, 1
+                following = value + trace_lambda * min(ratio_cap, probs[t, b, a] / mu) * surprise
+                expected = value
+    return regrets, targets, valid.astype(bool)
+
+
+def counterfactual_regrets(game, policy, state=None, reach=None, found=None):
+    """One iteration of CFR (Zinkevich et al. 2007) by walking the tree: {(player, infostate bytes): regrets [A]}.
+
+    Also the player's own reach under a uniform policy, and under `policy`, per infostate: the values are triples.
+    """
+    root = state is None
+    state = game.new_state() if root else state
+    reach = {"chance": 1.0, "own": [1.0, 1.0], "uniform": [1.0, 1.0]} if root else reach
+    found = {} if root else found
+    player = game.current_player(state[0])
+    if player == TERMINAL:
+        return np.zeros(game.num_players)
+    if player == CHANCE:
+        probs, key = chance_of(game, state[0]), None
+    else:
+        key = player, obs_of(game, state[0], player).tobytes()
+        probs = policy[key]
+    values = np.zeros((len(probs), game.num_players))
+    legal = probs > 0 if player == CHANCE else legal_of(game, state[0])
+    for a in np.flatnonzero(legal):
+        after = {name: list(x) if name != "chance" else x for name, x in reach.items()}
+        if player == CHANCE:
+            after["chance"] *= probs[a]
+        else:
+            after["own"][player] *= probs[a]
+            after["uniform"][player] /= legal.sum()
+        nxt = child(game, state, int(a))
+        values[a] = rewards_of(game, nxt[0]) + counterfactual_regrets(game, policy, nxt, after, found)
+    mean = probs @ values
+    if player != CHANCE:
+        regrets, *_ = found.setdefault(
+            key, (np.zeros(game.num_actions), reach["uniform"][player], reach["own"][player])
+        )
+        regrets += reach["chance"] * reach["own"][1 - player] * np.where(legal, values[:, player] - mean[player], 0)
+    return found if root else mean

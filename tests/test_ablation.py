@@ -50,7 +50,7 @@ def test_a_finished_run_is_not_repeated_unless_its_config_changed(tmp_path, monk
         return summary
 
     monkeypatch.setattr(ablation, "run", run)
-    args = argparse.Namespace(folder=tmp_path, config=LEDUC, iterations=None)
+    args = argparse.Namespace(folder=tmp_path, config=LEDUC, iterations=None, variants=ablation.VARIANTS)
     assert [ablation.measure("magnet", seed, args)["nash_conv"] for seed in (1, 2, 1)] == [1.0, 2.0, 1.0]
     other = tmp_path / "other.yaml"
     other.write_text(LEDUC.read_text().replace("clip: 0.2", "clip: 0.1"))
@@ -58,3 +58,11 @@ def test_a_finished_run_is_not_repeated_unless_its_config_changed(tmp_path, monk
     assert ablation.measure("magnet", 1, args)["nash_conv"] == 3.0
     args.config = LEDUC
     assert ablation.measure("magnet", 1, args)["nash_conv"] == 1.0
+
+
+def test_the_table_compares_seed_by_seed():
+    from ablation import table
+
+    text = table({"a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 2.0]}, against="a").splitlines()
+    assert "75% interval" in text[0] and text[1].split()[:3] == ["a", "2.0000", "4.0000"]
+    assert text[2].endswith("x 1.00 [0.50, 2.00] of a") and "[2.0000, 2.0000]" in text[2]

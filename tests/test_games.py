@@ -9,13 +9,15 @@ from naive import chance_of, legal_of, obs_of, rewards_of
 from numba import njit
 
 from envs.contract import ContractError, check_game, main
-from envs.game import CHANCE, TERMINAL, load_game
+from envs.game import CHANCE, TERMINAL, Betting, load_game
 from envs.matrix_game import matrix_game
 
 
 def test_contract(any_game):
     kept = check_game(any_game, num_games=300)
-    assert any(line.startswith("hidden") for line in kept) == (any_game.hidden_from is not None)
+    for optional in ("hidden", "betting"):
+        declared = any_game.hidden_from if optional == "hidden" else any_game.betting
+        assert any(line.startswith(optional) for line in kept) == (declared is not None)
 
 
 def test_contract_from_the_shell(capsys):
@@ -76,6 +78,8 @@ def _legal_depends_on_the_hidden_card(state, legal):
         ("ends", {"max_steps": 3}),
         ("declared", {"version": ""}),
         ("render", {"render": lambda state: None}),
+        ("betting", {"betting": lambda obs: Betting(obs[:, 0].astype(int), 2.0 * obs[:, 1], 0.5 * obs[:, 1])}),
+        ("betting", {"betting": lambda obs: Betting(obs[:, 0].astype(int), obs[:, 1:2] * 1.0, obs[:, 1] * 1.0)}),
     ],
 )
 def test_contract_catches(kuhn, promise, change):

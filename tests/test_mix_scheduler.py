@@ -188,7 +188,7 @@ def test_loss_gradient_is_the_difference():
     (gradient,) = torch.autograd.grad(scheduler_loss(logit, desired, BINS).sum(), logit)
     target = desired @ torch.tensor(BINS)
     assert torch.allclose(gradient[:, 0], torch.sigmoid(logit[:, 0]) - target, atol=1e-6)
-    assert desired.grad is None
+    assert not scheduler_loss(logits.detach(), desired, BINS).requires_grad
 
 
 def test_loss_holds_its_shapes():
@@ -207,10 +207,11 @@ def test_it_learns_where_to_trust(leduc, rows, mode):
     desired[second, 0] = 1.0
     desired[~second, 4] = 1.0
     desired = desired / desired.sum(1, keepdim=True)
+    weight = torch.where(second, 36 / 900, 1.0)  # 36 infostates against 900
     optimizer = torch.optim.Adam(scheduler.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(150):
         logits = scheduler.logits(*rows)
-        loss = (scheduler_loss(logits, desired, BINS) + scheduler.regulariser(logits)).mean()
+        loss = ((scheduler_loss(logits, desired, BINS) + scheduler.regulariser(logits)) * weight).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -267,6 +268,22 @@ def test_saved_and_loaded_whole(leduc, rows, tmp_path):
     for training in (True, False):
         ours, theirs = (s.train(training)(*rows, noise(936)) for s in (scheduler, loaded))
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+def test_the_bins_are_the_configs(leduc):
+    """A checkpoint brings weights, not the values of the bins."""
+    other = MixScheduler(leduc, bins=(0.0, 0.1, 0.5, 0.9, 1.0))
+    other.load_state_dict(MixScheduler(leduc).state_dict())
+    assert other.eval().draw(torch.eye(5)).mix_lambda.tolist() == pytest.approx([0.5] * 5)
+    other.set_progress(99, 100)
+    assert other.draw(torch.eye(5)).mix_lambda.tolist() == pytest.approx(other.bins)
+
+
+def test_continuous_keeps_off_the_ends(leduc):
+    logits = torch.tensor([[-80.0], [0.0], [80.0]], requires_grad=True)
+    output = made(leduc, mode="continuous").draw(logits)
+    assert output.mix_lambda.tolist() == pytest.approx([MARGIN, 0.5, 1 - MARGIN])
+    assert output.bin.tolist() == [0, 2, 4]
 
 
 def test_off_means_off(leduc, rows):

@@ -1,0 +1,588 @@
+"""ARMAC: an actor and a regret policy mixed per infostate, their average policy as the product.
+
+The advantage regret-matching actor-critic (Gruslys et al. 2020, arXiv 2008.12234) plays by regret matching on regrets
+that a network has learned from a critic of whole histories, and keeps the average of the policies played, which
+approaches an equilibrium of a two-player zero-sum game. The users' documents add an actor, and a learned share of it:
+
+    pi_mix = mix_lambda pi_actor + (1 - mix_lambda) pi_regret          (`lit_rl.mixing`; 0 is regret matching alone)
+
+From the paper: regret matching on learned conditional advantages, the history critic with expected one-step targets,
+one seat that explores while the other plays the policy, the average policy learned at the other's decisions, and, where
+`data.past_policies` asks for it, past policies in that seat, whose regrets are met again instead of summed. Ours, after
+DREAM (Steinberger et al. 2020), and the default: regrets are of the current policy and summed in a memory
+(`lit_rl.memory`), and the critic is corrected by what happened (`lit_rl.returns.conditional_regrets`). Also ours: sums
+of regrets cut off at 0 (CFR+), quadratic averaging, critic targets that fade over ten iterations, and the actor's rule,
+NeuRD on the same advantages with an entropy bonus. Each of the two policies learns as if it had played itself: a
+scheduler that has no regret over their mixtures then has none over both.
+
+The share of the actor is fixed, or chosen per infostate by a scheduler that learns from meta-regrets
+(`lit_rl.mix_scheduler`, `lit_rl.meta_regret`). What this leaves out: recurrence, games with more than two players or
+without zero sum, games that are cut off.
+
+One iteration: rollout -> conditional regrets -> memories -> `Batch` (the rows each network learns from) -> one sum of
+losses over networks that share no weights. Letters: T steps, B envs, N decisions, M rows, A actions, P players, K bins.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from envs.exact import GameTree
+from envs.game import Game, load_game
+from envs.rng import derive_key
+from lit_rl import losses
+from lit_rl.errors import ConfigError, check_ranges
+from lit_rl.log import is_log_iteration
+from lit_rl.memory import (
+    CriticMemory,
+    Memory,
+    MemoryFactory,
+    RowMemory,
+    Rows,
+    Samples,
+    cross_entropy,
+    new_index,
+    squared_error,
+    sum_rows,
+)
+from lit_rl.merge import merge_equal_rows, uniform_of_rows
+from lit_rl.meta_regret import MetaRegret, MetaRegretFactory
+from lit_rl.mix_scheduler import FixedLambda, MixScheduler, Scheduler, SchedulerFactory, scheduler_loss
+from lit_rl.mix_utility import Counterfactual, MixedDecisions, MixUtilityFactory
+from lit_rl.mixing import LinearMixer, Mixer, MixerFactory
+from lit_rl.networks import MLP, CriticFactory, HistoryMLP
+from lit_rl.policy import MASKED, ActorCritic, NetworkFactory, PolicyOutput, exact_metrics, policy_table
+from lit_rl.resume import load_state, of_every_rank, save_state, well_formed
+from lit_rl.returns import conditional_regrets
+from lit_rl.rollout import Rollout
+from lit_rl.schedules import Exponential
+from lit_rl.state_keys import InfostateKeys, StateKeysFactory
+
+DRAW_STREAM = 5
+MAX_CACHED_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class GroupSettings:
+    """How one network is trained: its parameter group of the one optimizer.
+
+    Args:
+        lr: its learning rate in the first iteration.
+        lr_end: in the last one; geometric in between.
+        clip: bound on the norm of its gradient; null for none.
+        steps: optimizer steps per iteration.
+    """
+
+    lr: PositiveFloat
+    lr_end: PositiveFloat
+    clip: PositiveFloat | None = None
+    steps: PositiveInt = 1
+
+    def __post_init__(self):
+        check_ranges(GroupSettings.__init__, vars(self))
+
+
+REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
+AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
+CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
+ACTOR = GroupSettings(lr=1e-3, lr_end=1e-4)
+SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0)
+
+
+class Mixture(NamedTuple):
+    """Two policies at N infostates and what was made of them."""
+
+    probs: Tensor  # [N, A], the mixed policy, 0 where illegal
+    actor: Tensor  # [N, A]
+    regret: Tensor  # [N, A]
+    bin: Tensor  # [N] int64, of the scheduler's
+    bin_prob: Tensor  # [N], with which it chose that one
+    mix_lambda: Tensor  # [N]
+
+
+class MixedPolicy(ActorCritic):
+    """The policy that plays: regret matching, mixed with the actor where there is one. Its value is always 0: the
+    critic of this algorithm sees whole histories.
+
+    A scheduler's random draws are hashes of infostate and `draw_key`, so that within one iteration the policy is one
+    function of the infostate.
+    """
+
+    def __init__(
+        self, regret: ActorCritic, regret_policy, actor: ActorCritic | None, scheduler: Scheduler, mixer: Mixer
+    ):
+        super().__init__()
+        self.regret, self.actor, self.scheduler = regret, actor, scheduler
+        self.regret_policy, self.mixer = regret_policy, mixer
+        self.draws = True  # bins at random, as in training; false: the likeliest, after the next eval() or train()
+        self.register_buffer("draw_key", torch.zeros((), dtype=torch.int64))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "MixedPolicy":
+        """Dropout and the like by `mode`; whether the scheduler draws is told by `draws` alone."""
+        super().train(mode)
+        self.scheduler.train(self.draws)
+        return self
+
+    def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
+        regret = self.regret_policy(self.regret(obs, legal).logits, legal)
+        if self.actor is None:
+            nothing = torch.zeros(len(obs), device=regret.device)
+            return Mixture(regret, regret, regret, nothing.long(), nothing + 1, nothing)
+        actor = torch.softmax(self.actor(obs, legal).logits, dim=-1)
+        logits = self.scheduler.logits(obs, actor, regret)
+        uniform = None
+        if logits.shape[1] > 1 and self.scheduler.training:
+            uniform = uniform_of_rows(obs, legal, logits.shape[1], int(self.draw_key)).to(logits.device)
+        output = self.scheduler.draw(logits, uniform)
+        probs = self.mixer(actor, regret, output.mix_lambda.detach())
+        bin_prob = self.scheduler.bin_probs(logits).gather(1, output.bin.unsqueeze(1)).squeeze(1)
+        return Mixture(probs, actor, regret, output.bin, bin_prob, output.mix_lambda)
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        return output_of(self.mixture(obs, legal).probs)
+
+
+def mixed_policy(
+    game: Game,
+    network: NetworkFactory,
+    memory: MemoryFactory,
+    use_scheduler: bool,
+    mix_lambda: float,
+    scheduler: SchedulerFactory,
+    mixer: MixerFactory,
+) -> MixedPolicy:
+    """The policy that an ARMAC with these arguments plays."""
+    return MixedPolicy(
+        regret=network(game),
+        regret_policy=memory(game).regret_policy,
+        actor=network(game) if use_scheduler or mix_lambda > 0 else None,
+        scheduler=scheduler(game) if use_scheduler else FixedLambda(game, mix_lambda),
+        mixer=mixer(),
+    )
+
+
+def output_of(probs: Tensor) -> PolicyOutput:
+    """Probabilities [N, A] as logits, those of 0 at MASKED, and no value."""
+    logits = torch.where(probs > 0, probs.clamp_min(torch.finfo(probs.dtype).tiny).log(), MASKED)
+    return PolicyOutput(logits.float(), probs.new_zeros(len(probs), dtype=torch.float32))
+
+
+class CachedPolicy:
+    """A policy that looks at each infostate once per iteration and then remembers; for games with few infostates."""
+
+    def __init__(self, policy: MixedPolicy, game: Game):
+        self.policy, self.game = policy, game
+        self.index, self._known = new_index(game), None
+
+    def parameters(self):
+        return self.policy.parameters()
+
+    def renew(self) -> None:
+        """The policy has changed: ask it about all known infostates at once when next needed."""
+        if len(self.index) > MAX_CACHED_ROWS:
+            self.index = new_index(self.game)
+        self._known = None
+
+    @torch.no_grad()
+    def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
+        row, known = self.index.find_or_add(obs, legal), 0 if self._known is None else len(self._known.probs)
+        if len(self.index) > known:
+            self._add(known)
+        return Mixture(*(x[row] for x in self._known))
+
+    def __call__(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        return output_of(self.mixture(obs, legal).probs)
+
+    def _add(self, known: int) -> None:
+        device = next(self.parameters()).device
+        obs, legal = self.index.obs[known:].to(device), self.index.legal[known:].to(device)
+        new = Mixture(*(x.cpu() for x in self.policy.mixture(obs, legal)))
+        self._known = new if not known else Mixture(*(torch.cat(pair) for pair in zip(self._known, new)))
+
+
+class Batch(NamedTuple):
+    """What one optimizer step trains; null for a network that has had its steps of this iteration."""
+
+    regret: Rows | None
+    average: Rows | None
+    critic: Rows | None
+    actor: Rows | None  # target: mean advantages in the mover's view
+    scheduler: "ScheduleRows | None"
+
+
+class ScheduleRows(NamedTuple):
+    """What the scheduler sees at M infostates, and the bins it is to prefer there."""
+
+    obs: Tensor  # [M, *D]
+    actor: Tensor  # [M, A]
+    regret: Tensor  # [M, A]
+    desired: Tensor  # [M, K]
+    weight: Tensor  # [M], with sum 1
+
+
+class ARMAC(L.LightningModule):
+    """Regret matching with a history critic by self-play; the product is an average-policy network.
+
+    Args:
+        game: import path of the game (the CLI copies it from data.game); two players, zero sum.
+        network: builds the regret, the average and the actor network for the game.
+        critic: builds the history critic.
+        memory: what is remembered of regrets and policies: RowMemory or ReservoirMemory of `lit_rl.memory`.
+        use_scheduler: let `scheduler` choose the actor's share at each infostate; false: `mix_lambda` everywhere.
+        mix_lambda: the actor's share without a scheduler; at 0 there is no actor.
+        scheduler: builds the scheduler.
+        state_keys: builds the keying: which infostates share a row of the meta-regret table.
+        utility: builds the utility of the bins, see `lit_rl.mix_utility`.
+        meta_regret: builds the meta-regret table.
+        mixer: builds what makes one policy of two.
+        optimizer: torch optimizer; the learning rates of its groups are those of the settings below.
+        regret_group: how the regret network is trained.
+        average_group: how the average network is trained.
+        critic_group: how the critic is trained.
+        actor_group: how the actor is trained.
+        scheduler_group: how the scheduler is trained.
+        trace_lambda: of the correction by what happened, see `lit_rl.returns.conditional_regrets`; 1 is unbiased.
+        ratio_cap: bound on a single ratio pi(a) / mu(a) in it; null for none.
+        critic_decay: weight of a critic target per iteration of age.
+        actor_entropy_coef: weight of the actor's entropy, in reward units per nat.
+        actor_threshold: the actor's logits, centred, are not pushed further out than this (NeuRD).
+    """
+
+    sampling_temperature = 1.0
+    whole_games = True
+    merge_rows = True
+    observe_all = True  # the critic sees every player's infostate
+
+    def __init__(
+        self,
+        game: str,
+        network: NetworkFactory = MLP,
+        critic: CriticFactory = HistoryMLP,
+        memory: MemoryFactory = RowMemory,
+        use_scheduler: bool = False,
+        mix_lambda: ClosedUnitInterval = 0.0,
+        scheduler: SchedulerFactory = MixScheduler,
+        state_keys: StateKeysFactory = InfostateKeys,
+        utility: MixUtilityFactory = Counterfactual,
+        meta_regret: MetaRegretFactory = MetaRegret,
+        mixer: MixerFactory = LinearMixer,
+        optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1.0, eps=1e-7),
+        regret_group: GroupSettings = REGRET,
+        average_group: GroupSettings = AVERAGE,
+        critic_group: GroupSettings = CRITIC,
+        actor_group: GroupSettings = ACTOR,
+        scheduler_group: GroupSettings = SCHEDULER,
+        trace_lambda: ClosedUnitInterval = 1.0,
+        ratio_cap: PositiveFloat | None = None,
+        critic_decay: ClosedUnitInterval = 0.9,
+        actor_entropy_coef: NonNegativeFloat = 0.05,
+        actor_threshold: PositiveFloat = 2.0,
+    ):
+        check_ranges(ARMAC.__init__, locals())
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for name, value in list(self.hparams.items()):  # the CLI gives class paths; code stays out
+            if name in FACTORIES and not isinstance(value, dict):
+                self.hparams.pop(name)
+        self.game = load_game(game)
+        if not (self.game.num_players == 2 and self.game.zero_sum):
+            raise ConfigError(f"game={self.game.name}: ARMAC is for two players and zero sums; use RNaD or PPO")
+        self.memory: Memory = memory(self.game)
+        self.critic_memory = CriticMemory(self.game, critic_decay)
+        self.policy = mixed_policy(self.game, network, memory, use_scheduler, mix_lambda, scheduler, mixer)
+        self.state_keys = self.utility = self.meta_regret = None
+        if use_scheduler:
+            self.state_keys, self.utility = state_keys(self.game), utility()
+            self.meta_regret = meta_regret(self.policy.scheduler.bins)
+        self.average, self.critic = network(self.game), critic(self.game)
+        self.play = CachedPolicy(self.policy, self.game)
+        self.optimizer = optimizer
+        self.groups = {"regret": regret_group, "average": average_group, "critic": critic_group}
+        if self.policy.actor is not None:
+            self.groups["actor"] = actor_group
+        if any(True for _ in self.policy.scheduler.parameters()):
+            self.groups["scheduler"] = scheduler_group
+        self.trace_lambda, self.ratio_cap = trace_lambda, float("inf") if ratio_cap is None else ratio_cap
+        self.actor_entropy_coef, self.actor_threshold = actor_entropy_coef, actor_threshold
+        self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
+        self.register_buffer("rollouts", torch.zeros((), dtype=torch.int64))  # learned from so far
+        self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
+        self.iteration_metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
+
+    @property
+    def batches_per_iteration(self) -> int:
+        return max(group.steps for group in self.groups.values())
+
+    def export_policy(self) -> nn.Module:
+        """What a user would ship: the average policy."""
+        return self.average
+
+    def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
+        """Learn from the rollout's finished games, then hand out the rows of each network, step by step."""
+        if "learned" not in rollout.notes:  # once per rollout: a run resumed in its middle remembers it
+            rollout.notes.update(self._remember(rollout))
+        critic = self.critic_memory.rows()
+        sources = {
+            "regret": lambda: self.memory.regret_rows(generator),
+            "average": lambda: self.memory.average_rows(generator),
+            "critic": lambda: critic,
+            "actor": lambda: _from_notes(Rows, "actor", rollout),
+            "scheduler": lambda: _from_notes(ScheduleRows, "scheduler", rollout),
+        }
+        for step in range(self.batches_per_iteration):
+            trained = {name for name, group in self.groups.items() if step < group.steps}
+            yield Batch(**{name: rows() if name in trained else None for name, rows in sources.items()})
+
+    @torch.no_grad()
+    def _remember(self, rollout: Rollout) -> dict[str, Tensor]:
+        """Conditional regrets of the rollout's finished games into the memories; what else the batches are made of."""
+        self.rollouts += 1
+        played = rollout.played
+        obs, legal, shape = rollout.obs[played], rollout.legal[played], rollout.legal.shape
+        mixture = self.play.mixture(obs, legal)
+        history = self.critic_memory.index.find_or_add(rollout.history[played], legal)  # [N]
+        seen = torch.from_numpy(np.flatnonzero(np.bincount(history.numpy())))
+        q = torch.zeros(len(self.critic_memory.index), shape[-1])
+        q[seen] = self.critic(self.critic_memory.index.obs[seen].to(self.device)).cpu()
+        probs, slot = mixture.probs, rollout.notes.get("slot")
+        if slot is not None:  # the game is one of a past policy's, on both sides
+            probs = self.trainer.datamodule.past.probs(obs, legal, slot[played])
+        found = conditional_regrets(
+            rollout, _spread(probs, played), _spread(q[history], played), self.trace_lambda, self.ratio_cap
+        )
+        advantages, targets, valid = found.regrets[played], found.targets[played], found.valid[played]
+        regrets = advantages
+        if slot is None:  # each policy learns as if it had played itself
+            regrets = advantages - (mixture.regret * advantages).sum(-1, keepdim=True) * legal
+        explores = rollout.exploration[played] > 0
+        learns = valid & explores if explores.any() else valid
+        shows = valid & ~explores if slot is None else ~(rollout.learner | rollout.unfinished())[played]
+        self.memory.add(
+            Samples(obs[learns], legal[learns], regrets[learns]),
+            Samples(obs[shows], legal[shows], probs[shows]),
+            int(self.rollouts),
+            generator=torch.Generator().manual_seed(self._key(int(self.rollouts), 1)),
+        )
+        self.critic_memory.add(history[valid].numpy(), rollout.action[played][valid].numpy(), targets[valid].numpy())
+        notes = {"learned": torch.ones(())}
+        if self.policy.actor is not None:
+            notes |= self._advantages(obs[learns], legal[learns], advantages[learns], mixture.actor[learns])
+        if self.meta_regret is not None:
+            notes |= self._judge(rollout, mixture, q[history], shows)
+        return notes
+
+    def _advantages(self, obs: Tensor, legal: Tensor, advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
+        """The actor's rows: mean advantages against the actor itself, rows weighted by the root of their visits."""
+        first, row = merge_equal_rows(obs, legal)
+        visits = torch.bincount(row).float()
+        mean = torch.from_numpy(sum_rows(row.numpy(), advantages, len(first))).float() / visits.unsqueeze(1)
+        target = mean - (actor[first] * mean).sum(-1, keepdim=True) * legal[first]
+        weight = (visits.sqrt() / visits.sqrt().sum()).unsqueeze(1).expand_as(target)
+        rows = Rows(obs[first], legal[first], target, weight)
+        return {f"actor_{name}": x for name, x in rows._asdict().items()}
+
+    def _judge(self, rollout: Rollout, mixture: Mixture, q: Tensor, shows: Tensor) -> dict[str, Tensor]:
+        """Utilities of all bins where the policy played as it is, into the meta-regret table; the scheduler's rows."""
+        played = rollout.played
+        obs, legal, player = rollout.obs[played], rollout.legal[played], rollout.player[played]
+        own_view = 1.0 - 2.0 * player.float()
+        decisions = MixedDecisions(
+            actor=mixture.actor, regret=mixture.regret, mix_lambda=mixture.mix_lambda, bin=mixture.bin,
+            bin_prob=mixture.bin_prob, q=own_view.unsqueeze(1) * q, returns=rewards_to_go(rollout)[played],
+        )  # fmt: skip
+        decisions = MixedDecisions(*(x[shows] for x in decisions))
+        utilities = self.utility(decisions, self.policy.mixer, self.policy.scheduler.bins)
+        keys = self.state_keys(obs[shows], player[shows])
+        self.meta_regret.update(keys, utilities)
+        first, row = merge_equal_rows(obs[shows], legal[shows])
+        weight = torch.bincount(row).float().sqrt()
+        rows = ScheduleRows(
+            obs[shows][first], decisions.actor[first], decisions.regret[first], self.meta_regret.desired(keys[first]),
+            weight / weight.sum(),
+        )  # fmt: skip
+        judged = _spread(shows, played)
+        notes = {f"scheduler_{name}": x for name, x in rows._asdict().items()} | {"judged": judged}
+        return notes | {"utilities": _spread(utilities, judged), "keys": _spread(keys, judged)}
+
+    def describe(self, rollout: Rollout, previous: Rollout | None) -> None:
+        """Note down which share of the actor was played at each decision of a rollout; those carried keep theirs."""
+        if self.policy.actor is None:
+            return
+        shape = rollout.action.shape
+        mixture = self.play.mixture(rollout.obs.flatten(0, 1), rollout.legal.flatten(0, 1))
+        for name in ("mix_lambda", "bin"):
+            note = getattr(mixture, name).view(shape).clone()
+            if previous is not None and rollout.carried:
+                note[: rollout.carried] = previous.notes[name][-rollout.carried :]
+            rollout.notes[name] = note
+
+    def replay_extras(self, rollout: Rollout) -> dict[str, Tensor]:
+        """For the replay, per decision: the actor's share, its bin and, once learned from, the bins' utilities."""
+        if "mix_lambda" not in rollout.notes:
+            self.describe(rollout, None)
+        return {name: rollout.notes[name] for name in ("mix_lambda", "bin", "utilities") if name in rollout.notes}
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.policy.scheduler
+
+    def mix_statistics(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """mix_lambda, bin and state key [N] of the decisions that the scheduler learned from in this iteration; without
+        one, of all decisions, and no keys."""
+        rollout = self.trainer.train_dataloader.rollout
+        extras, which = self.replay_extras(rollout), rollout.notes.get("judged", rollout.played)
+        if "mix_lambda" not in extras:  # there is no actor
+            nothing = torch.zeros(int(which.sum()))
+            return nothing, nothing.long(), None
+        keys = rollout.notes["keys"][which] if "keys" in rollout.notes else None
+        return extras["mix_lambda"][which], extras["bin"][which], keys
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        save_state(self, checkpoint)
+        mine = {"memory": self.memory.state_dict(), "critic_memory": self.critic_memory.state_dict()}
+        mine["seen"] = self.play.index.state_dict()  # which rows share a forward decides the last bits
+        if self.meta_regret is not None:
+            mine["meta_regret"] = self.meta_regret.save()
+        checkpoint["memories"] = of_every_rank(self.trainer, mine)
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        load_state(self, checkpoint)
+        with well_formed("what ARMAC remembers"):
+            ranks = checkpoint["memories"]
+            mine = ranks[min(self.global_rank, len(ranks) - 1)]
+            self.memory.load_state_dict(mine["memory"])
+            self.critic_memory.load_state_dict(mine["critic_memory"])
+            self.play.index.load_state_dict(mine["seen"])
+            if self.meta_regret is not None:
+                self.meta_regret.load(mine["meta_regret"])
+
+    def on_train_start(self) -> None:
+        self.policy.eval()
+        self._prepare(self.trainer.current_epoch)
+
+    def on_train_epoch_start(self) -> None:
+        self.iteration_metrics.clear()
+
+    def _prepare(self, iteration: int) -> None:
+        """Get the policy ready to play this iteration."""
+        total = self.trainer.max_epochs
+        self.policy.scheduler.set_progress(min(iteration, total - 1), total)
+        self.policy.draw_key.fill_(self._key(iteration, 0))
+        self.play.renew()
+
+    def _key(self, iteration: int, purpose: int) -> int:
+        seed, rank = self.trainer.datamodule.seed, self.global_rank if purpose else 0
+        return derive_key(seed, DRAW_STREAM, purpose, rank, iteration) >> 1
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The networks share no weights, so the sum of their losses trains each on its own."""
+        self.loss_terms = {}
+        if batch.regret is not None:
+            logits = self.policy.regret(batch.regret.obs, batch.regret.legal).logits
+            self.loss_terms["regret_loss"] = self.memory.regret_loss(logits, batch.regret)
+        if batch.average is not None:
+            logits = self.average(batch.average.obs, batch.average.legal).logits
+            self.loss_terms["average_loss"] = cross_entropy(logits, batch.average)
+        if batch.critic is not None:
+            error = squared_error(self.critic(batch.critic.obs), batch.critic)
+            self.loss_terms["critic_loss"] = error / self.game.max_return**2
+        if batch.actor is not None:
+            self.loss_terms["actor_loss"] = self._actor_loss(batch.actor)
+        if batch.scheduler is not None:
+            self.loss_terms["scheduler_loss"] = self._scheduler_loss(batch.scheduler)
+        loss = torch.stack(list(self.loss_terms.values())).sum()
+        self.iteration_metrics.append({name: term.detach() for name, term in self.loss_terms.items()})
+        return loss
+
+    def _actor_loss(self, rows: Rows) -> Tensor:
+        """NeuRD on advantages with the entropy's part, - actor_entropy_coef log pi(a), centred."""
+        logits = self.policy.actor(rows.obs, rows.legal).logits
+        log_probs = torch.log_softmax(logits.detach(), dim=-1)
+        force = rows.target - self.actor_entropy_coef * torch.where(rows.legal, log_probs, 0.0)
+        force = force - (log_probs.exp() * force).sum(-1, keepdim=True)
+        loss = losses.neurd(logits, rows.legal, force, self.actor_threshold, float("inf"))
+        return (rows.weight[:, 0] * loss).sum()
+
+    def _scheduler_loss(self, rows: ScheduleRows) -> Tensor:
+        scheduler = self.policy.scheduler
+        logits = scheduler.logits(rows.obs, rows.actor, rows.regret)
+        loss = scheduler_loss(logits, rows.desired, scheduler.bins) + scheduler.regulariser(logits)
+        return (rows.weight * loss).sum()
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        for group in optimizer.param_groups:
+            if self.groups[group["name"]].clip is not None:
+                nn.utils.clip_grad_norm_(group["params"], self.groups[group["name"]].clip)
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if batch_idx + 1 == self.batches_per_iteration:  # here, so that a checkpoint after this minibatch has it
+            self._prepare(self.trainer.current_epoch + 1)
+
+    def on_train_epoch_end(self) -> None:
+        if self.iteration_metrics and is_log_iteration(self.trainer):
+            names = sorted({name for metrics in self.iteration_metrics for name in metrics})
+            means = {
+                f"train/{name}": torch.stack([m[name] for m in self.iteration_metrics if name in m]).mean()
+                for name in names
+            }
+            self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
+
+    def validation_step(self, tree: GameTree, batch_idx: int) -> None:
+        self.log_dict(exact_metrics(self.export_policy(), tree), batch_size=1)
+
+    test_step = validation_step
+
+    def predict_step(self, tree: GameTree, batch_idx: int) -> Tensor:
+        """Action probabilities [R, A] of the exported policy at every infostate of the game tree."""
+        return torch.from_numpy(policy_table(self.export_policy(), tree))
+
+    def configure_optimizers(self):
+        networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
+        if "actor" in self.groups:
+            networks["actor"] = self.policy.actor
+        if "scheduler" in self.groups:
+            networks["scheduler"] = self.policy.scheduler
+        optimizer = self.optimizer(
+            [{"name": name, "params": list(network.parameters())} for name, network in networks.items()]
+        )
+        total = self.trainer.max_epochs
+        rates = [Exponential(float(self.groups[name].lr), float(self.groups[name].lr_end)) for name in networks]
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, [lambda index, rate=rate: rate(index, total) for rate in rates]
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+
+FACTORIES = (
+    "network", "critic", "memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer", "optimizer",
+)  # fmt: skip
+
+
+def _from_notes(kind: type, prefix: str, rollout: Rollout):
+    return kind(*(rollout.notes[f"{prefix}_{name}"] for name in kind._fields))
+
+
+def rewards_to_go(rollout: Rollout) -> Tensor:
+    """[T, B] float32: what the mover still gets in this game, undiscounted; of an unfinished one only so far."""
+    total, result = torch.zeros_like(rollout.rewards[0]), []
+    for rewards, done in zip(rollout.rewards.flip(0), rollout.done.flip(0)):
+        total = rewards + torch.where(done.unsqueeze(1), 0.0, total)
+        result.append(total)
+    return torch.stack(result[::-1]).gather(2, rollout.player.long().unsqueeze(2)).squeeze(2)
+
+
+def _spread(rows: Tensor, played: Tensor) -> Tensor:
+    """[N, ...] back to [T, B, ...], 0 where nothing was played."""
+    spread = rows.new_zeros(*played.shape, *rows.shape[1:])
+    spread[played] = rows
+    return spread

@@ -1,0 +1,39 @@
+"""What the actor's share brings ARMAC on Leduc: fixed shares against a scheduler, equal decisions, equal seeds.
+
+    python scripts/mix_study.py --seeds 51 52 53 54 55 --jobs 2 [--config configs/kuhn_armac.yaml] [--against "fixed 0"]
+
+Every variant is configs/leduc_armac.yaml with the overlay below; the rest is as in scripts/ablation.py.
+"""
+
+from ablation import main
+
+
+def fixed(mix_lambda: float) -> dict:
+    return {"model": {"init_args": {"use_scheduler": False, "mix_lambda": mix_lambda}}}
+
+
+def scheduled(utility: str = "Counterfactual", keys: dict | None = None, **args) -> dict:
+    keys = keys or {"class_path": "lit_rl.state_keys.InfostateKeys"}
+    scheduler = {"class_path": "lit_rl.mix_scheduler.MixScheduler", "init_args": args}
+    utility = {"class_path": f"lit_rl.mix_utility.{utility}"}
+    return {
+        "model": {"init_args": {"use_scheduler": True, "scheduler": scheduler, "utility": utility, "state_keys": keys}}
+    }
+
+
+MEDIUM = {"class_path": "lit_rl.state_keys.TieredKeys", "init_args": {"tier": "medium"}}
+VARIANTS = {
+    "fixed 0": fixed(0.0),
+    "fixed 0.25": fixed(0.25),
+    "fixed 0.5": fixed(0.5),
+    "fixed 0.75": fixed(0.75),
+    "fixed 1": fixed(1.0),
+    "discrete": scheduled(mode="discrete"),
+    "continuous": scheduled(mode="continuous"),
+    "discrete, medium": scheduled(mode="discrete", keys=MEDIUM),
+    "discrete, hybrid": scheduled("Hybrid", mode="discrete"),
+    "discrete, from 1": scheduled(mode="discrete", warmup_lambda=1.0, warmup_iterations=100),
+}
+
+if __name__ == "__main__":
+    main(VARIANTS, "leduc_armac", __doc__)
