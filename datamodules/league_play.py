@@ -225,8 +225,9 @@ class LeagueDataModule(SelfPlayDataModule):
                 count = self.counts.setdefault(r.opponent, [0.0, 0.0])
                 count[0] += r.wins + 0.5 * r.draws
                 count[1] += r.games
-                if count[1] > self.memory_games:
-                    count[:] = [x * self.memory_games / count[1] for x in count]
+        for count in self.counts.values():
+            fade = min(1.0, self.memory_games / max(count[1], 1.0))
+            count[:] = [fade * x for x in count]
 
     def _roster(self, iteration: int, results: list[Result]) -> tuple[dict[str, dict], float, float]:
         """On the first rank: name -> how it plays and its rating, of those who can; the learner's rating and games."""

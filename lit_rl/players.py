@@ -222,5 +222,6 @@ def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) ->
     try:
         policy.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"player file {path}: its weights are of another network than {network}") from error
+        whose = "the learner's, and it does not say how its own is built" if network is None else network
+        raise ArtefactError(f"player file {path}: its weights are of another network than {whose}") from error
     return policy.requires_grad_(False).eval()

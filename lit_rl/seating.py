@@ -6,6 +6,7 @@ Letters: B envs, P players, K names, A actions.
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from envs.rng import make_streams, uniform
 from envs.vector_env import VectorEnv, kernel
@@ -99,7 +100,7 @@ class Seating:
     def save(self) -> dict:
         """All that the games to come depend on, but for `players` and whom they are drawn from."""
         arrays = {name: getattr(self, name).tobytes() for name in SAVED}
-        return arrays | {"names": list(self.names), "tally": self.tally.tobytes()}
+        return arrays | {"names": list(self.names), "tally": torch.from_numpy(self.tally.copy())}
 
     def load(self, saved: dict) -> None:
         """Go on where `saved` was taken; `seated` says who has to be met again first.
@@ -113,7 +114,7 @@ class Seating:
                 raise ValueError(f"saved seating does not fit: {name} has {len(saved[name])} bytes, not {array.nbytes}")
             array[...] = np.frombuffer(saved[name], array.dtype).reshape(array.shape)
         self.names, self.players = list(saved["names"]), [None] * len(saved["names"])
-        self.tally = np.frombuffer(saved["tally"]).reshape(len(self.names), *self.tally.shape[1:]).copy()
+        self.tally = saved["tally"].numpy().copy()
 
     def seated(self) -> list[str]:
         """Names of those who sit somewhere now."""

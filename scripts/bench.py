@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "train", "nash_conv", "meta_regret")
+SECTIONS = ("start", "env", "rollout", "train", "league", "nash_conv", "meta_regret")
 
 
 class Table:
@@ -152,12 +152,8 @@ def bench_rollout(table: Table, threads: int) -> None:
         table.add(f"leduc_poker rollout, 4096 x 16, shared 2x128, {label}", rate(work, 15), "decisions/s")
 
 
-def bench_train(table: Table, threads: int) -> None:
+def make_clock():
     import lightning as L
-    import torch
-
-    from datamodules.self_play import SelfPlayDataModule
-    from lit_rl.ppo import PPO
 
     class Clock(L.Callback):
         """Decisions per second over iterations 5 and later, of whole iterations."""
@@ -169,10 +165,20 @@ def bench_train(table: Table, threads: int) -> None:
         def on_train_end(self, trainer, pl_module):
             self.rate = (int(pl_module.decisions) - self.before) / (time.perf_counter() - self.began)
 
+    return Clock()
+
+
+def bench_train(table: Table, threads: int) -> None:
+    import lightning as L
+    import torch
+
+    from datamodules.self_play import SelfPlayDataModule
+    from lit_rl.ppo import PPO
+
     def train(label: str, epochs: int = 25, **options) -> None:
         precision = options.pop("precision", "32-true")
         accelerator = options.pop("accelerator", "cpu")
-        clock = Clock()
+        clock = make_clock()
         model = PPO("envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, **options)
         data = SelfPlayDataModule("envs.leduc_poker", num_envs=4096, num_steps=16, num_threads=threads)
         trainer = L.Trainer(
@@ -246,6 +252,64 @@ def bench_sb3() -> float:
         return 65_536 * 3
 
     return rate(work, 2)
+
+
+def bench_league(table: Table, threads: int) -> None:
+    """The same training by self-play and against ten members; every decision in the env counts, whoever makes it."""
+    import lightning as L
+
+    from datamodules.league_play import LeagueDataModule
+    from datamodules.self_play import SelfPlayDataModule
+    from envs.game import load_game
+    from lit_rl.league import League, Member
+    from lit_rl.players import save_player
+    from lit_rl.ppo import PPO
+
+    game = load_game("envs.leduc_poker")
+    heuristics = ["envs.heuristics.uniform"] + [
+        f"envs.leduc_heuristics.{name}" for name in ("always_call", "always_raise", "hand_strength")
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        places = {kind: Path(folder) / kind / "league.sqlite" for kind in ("networks", "heuristics")}
+        for kind, place in places.items():
+            league = League(place, game)
+            for i in range(10):
+                if kind == "networks":
+                    network = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [128, 128], "shared": True}}
+                    save_player(place.parent / f"{i}.pt", shared_mlp(game), game, network)
+                    league.add(Member(f"network {i}", "past", file=f"{i}.pt"))
+                else:
+                    league.add(Member(f"heuristic {i}", "heuristic", path=heuristics[i % len(heuristics)]))
+            league.close()
+
+        def train(kind: str, num_envs: int, share: float, merge_rows: bool) -> float:
+            clock, sizes = make_clock(), {"num_envs": num_envs, "num_steps": 16, "num_threads": threads}
+            options = {"matchmaker": "uniform", "self_play_share": share}
+            if kind == "self-play":
+                data = SelfPlayDataModule("envs.leduc_poker", **sizes)
+            else:
+                data = LeagueDataModule("envs.leduc_poker", league=str(places[kind]), run="bench", **options, **sizes)
+            model = PPO(
+                "envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, merge_rows=merge_rows
+            )
+            trainer = L.Trainer(
+                accelerator="cpu", max_epochs=30, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                enable_model_summary=False, callbacks=[clock], limit_val_batches=0, devices=1,
+            )  # fmt: skip
+            trainer.fit(model, data)
+            return clock.rate
+
+        for num_envs, merge_rows in ((4096, True), (4096, False), (256, True)):
+            rows = "equal rows merged" if merge_rows else "every row"
+            what = f"leduc_poker PPO, shared 2x128, {num_envs} x 16, 4 epochs, {rows}"
+            for share in (0.0, 0.5):
+                rates = {}
+                for kind in ("self-play", "networks", "heuristics") * 2:  # best of two, in turns
+                    rates[kind] = max(rates.get(kind, 0.0), train(kind, num_envs, share, merge_rows))
+                for kind, found in rates.items():
+                    lost = 1 - found / rates["self-play"]
+                    label = kind if kind == "self-play" else f"10 {kind}, self-play share {share:.0%}, lost {lost:.0%}"
+                    table.add(f"{what}, {label}", found, "decisions/s")
 
 
 def bench_nash_conv(table: Table, threads: int) -> None:

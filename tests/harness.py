@@ -12,6 +12,7 @@ import os
 import random
 import resource
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -30,6 +31,13 @@ RUNS = {
     ],
     "leduc_ppo": ["--config", "configs/leduc_ppo.yaml", "--data.num_envs", "32", "--data.num_steps", "8"],
     "kuhn_rnad": ["--config", "configs/kuhn_rnad.yaml", "--data.num_envs", "16"],
+    "leduc_league": [  # its own past and a heuristic in the other seats
+        "--config", "configs/leduc_ppo.yaml", "--data", "LeagueDataModule", "--data.num_envs", "32",
+        "--data.num_steps", "8", "--data.opponents", "[random]", "--data.refresh_every", "4",
+        "--trainer.callbacks+=Snapshot", "--trainer.callbacks.every", "7", "--trainer.callbacks.recent", "2",
+        "--trainer.callbacks.spaced", "1", "--trainer.callbacks+=Arena", "--trainer.callbacks.every", "15",
+        "--trainer.callbacks.games", "200",
+    ],
     "leduc_neurd": ["--config", "configs/leduc_rnad.yaml", "--data.num_envs", "16", "--model.form", "neurd"],
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
@@ -254,7 +262,7 @@ SABOTAGE = {f.__name__: f for f in TROUBLES}
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of what a run is: weights, moments, games, random streams, rollout, schedules, metrics and replay.
+    """SHA-256 of what a run is: weights, moments, games, random streams, rollout, schedules, metrics, replay, league.
 
     Left out: clock times and paths.
     """
@@ -267,6 +275,14 @@ def digest(folder: Path) -> str:
     feed(hasher, [sorted(row.items()) for row in rows])
     if (folder / "replay.jsonl").exists():
         hasher.update((folder / "replay.jsonl").read_bytes())
+    if (folder / "league").exists():
+        with contextlib.closing(sqlite3.connect(folder / "league" / "league.sqlite")) as connection:
+            for query in (
+                "SELECT name, state, sha256, rating FROM members",
+                "SELECT * FROM results",
+                "SELECT * FROM rosters",
+            ):
+                feed(hasher, [list(row) for row in connection.execute(query)])
     return hasher.hexdigest()
 
 
