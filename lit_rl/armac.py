@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from envs.exact import GameTree
@@ -463,6 +464,13 @@ class ARMAC(L.LightningModule):
             self.play.index.load_state_dict(mine["seen"])
             if self.meta_regret is not None:
                 self.meta_regret.load(mine["meta_regret"])
+
+    def on_fit_start(self) -> None:
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise ConfigError(
+                "trainer.strategy: not all networks of ARMAC learn in each step; use ddp_find_unused_parameters_true"
+            )
 
     def on_train_start(self) -> None:
         self.policy.eval()

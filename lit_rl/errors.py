@@ -97,13 +97,19 @@ def _hint(reason: str) -> str:
 
 def _known_classes() -> Iterator[type]:
     """All imported classes that a config may name."""
+    from lit_rl.memory import Memory
+    from lit_rl.mix_scheduler import Scheduler
+    from lit_rl.mix_utility import MixUtility
+    from lit_rl.mixing import Mixer
     from lit_rl.policy import ActorCritic
     from lit_rl.references import Reference
     from lit_rl.schedules import Schedule
+    from lit_rl.state_keys import StateKeys
 
     roots = [
-        L.LightningModule, L.LightningDataModule, L.Callback, ActorCritic, Reference, Schedule,
-        torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, L.pytorch.loggers.Logger,
+        L.LightningModule, L.LightningDataModule, L.Callback, ActorCritic, Reference, Schedule, Memory, Scheduler,
+        MixUtility, Mixer, StateKeys, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler,
+        L.pytorch.loggers.Logger,
     ]  # fmt: skip
     while roots:
         root = roots.pop()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "train", "league", "nash_conv", "meta_regret")
+SECTIONS = ("start", "env", "rollout", "train", "armac", "league", "nash_conv", "meta_regret")
 
 
 class Table:
@@ -197,6 +197,40 @@ def bench_train(table: Table, threads: int) -> None:
     if has("stable_baselines3"):
         ours = "leduc_poker PPO, shared 2x128, 4096 x 16, 4 epochs, every row"
         table.add("PPO on our Leduc env, 2x128, 4096 x 16, 4 epochs", bench_sb3(), "decisions/s", "SB3", ours)
+
+
+def bench_armac(table: Table, threads: int) -> None:
+    """Training as configs/leduc_armac.yaml has it, with and without an actor and a scheduler, each in a process."""
+    import json
+
+    variants = {
+        "no actor": ["--model.mix_lambda", "0"],
+        "actor, share 0.5": ["--model.mix_lambda", "0.5"],
+        "actor and scheduler": ["--model.use_scheduler", "true"],
+    }
+    script = (
+        "import json, resource, sys; sys.path[:0] = sys.argv[1:3]; from bench import make_clock; import lightning as L;"
+        "from lit_rl.cli import main; clock = make_clock(); fit = L.Trainer.fit;"
+        "L.Trainer.fit = lambda self, *a, **k: (self.callbacks.append(clock), fit(self, *a, **k))[1];"
+        "main(sys.argv[3:]);"
+        "print(json.dumps([clock.rate, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+    )
+    found = {label: [] for label in variants}
+    for _ in range(3):  # in turns, since a machine has moods
+        for label, options in variants.items():
+            with tempfile.TemporaryDirectory() as folder:
+                command = [
+                    sys.executable, "-W", "ignore", "-c", script, str(ROOT), str(ROOT / "scripts"), "fit", "--config",
+                    str(ROOT / "configs/leduc_armac.yaml"), "--trainer.max_epochs", "400",
+                    "--trainer.check_val_every_n_epoch", "400", "--trainer.default_root_dir", folder, *options,
+                ]  # fmt: skip
+                env = {**os.environ, "OMP_NUM_THREADS": "1"}
+                output = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+            found[label].append(json.loads(output.splitlines()[-1]))
+    for label, runs in found.items():
+        table.add(f"leduc_poker ARMAC, 1 thread, {label}", max(rate for rate, _ in runs), "decisions/s")
+    for label, runs in found.items():
+        table.add(f"leduc_poker ARMAC, memory of the process, {label}", min(size for _, size in runs), "MiB")
 
 
 def bench_sb3() -> float:
