@@ -333,7 +333,7 @@ def bench_league(table: Table, threads: int) -> None:
             trainer.fit(model, data)
             return clock.rate
 
-        for num_envs, merge_rows in ((4096, True), (4096, False), (256, True)):
+        for num_envs, merge_rows in ((4096, True), (256, True)):
             rows = "equal rows merged" if merge_rows else "every row"
             what = f"leduc_poker PPO, shared 2x128, {num_envs} x 16, 4 epochs, {rows}"
             for share in (0.0, 0.5):
