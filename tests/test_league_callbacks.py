@@ -368,6 +368,17 @@ def test_a_verdict_needs_one_opponent(tmp_path):
         fit(tmp_path / "run", [ExploiterVerdict()], league_data(opponents=HEURISTICS))
 
 
+def test_a_sharpened_exploiter_is_kept_as_it_was_judged(tmp_path, leduc, leduc_tree):
+    data = league_data(opponents=HEURISTICS[:1], self_play_share=0.0)
+    _, model = fit(tmp_path / "run", [ExploiterVerdict(games=200, temperature=0.25)], data, max_epochs=4)
+    kept = load_policy(tmp_path / "run" / "player.pt", leduc)
+    table, plain = policy_table(kept, leduc_tree), policy_table(model.export_policy(), leduc_tree)
+    assert table == pytest.approx(plain**4 / (plain**4).sum(1, keepdims=True), abs=1e-5)
+    content = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    victim = player_table(HeuristicPlayer(HEURISTICS[0], leduc), leduc_tree)
+    assert content["share"] == pytest.approx(exploitation(leduc_tree, table, victim)["share"], abs=1e-6)
+
+
 def test_a_verdict_can_begin_with_the_victims_weights(tmp_path, leduc):
     from lit_rl.players import save_player
 
