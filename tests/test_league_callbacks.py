@@ -107,7 +107,7 @@ def test_a_resumed_run_replaces_the_snapshots_it_makes_again(tmp_path, leduc):
 def test_the_arena_measures_writes_and_tells_the_matchmaker(tmp_path, leduc, leduc_tree):
     folder = tmp_path / "run"
     data = league_data(opponents=HEURISTICS, self_play_share=1.0)  # so that the matchmaker hears of the arena alone
-    trainer, model = fit(folder, [Arena(every=4, games=4000)], data, max_epochs=4)
+    trainer, model = fit(folder, [Arena(every=2, games=4000)], data, max_epochs=4)  # twice; pairs of members once
     content = json.loads((folder / "arena.json").read_text())
     names = ["main", "always_call", "always_raise", "hand_strength"]
     assert content["members"] == names and (folder / "arena.png").stat().st_size > 10_000
