@@ -131,7 +131,7 @@ def test_the_arena_measures_writes_and_tells_the_matchmaker(tmp_path, leduc, led
             )
     counts = trainer.datamodule.counts
     assert counts["always_call"][1] == 1000  # 4,000 games, remembered as 1,000
-    assert counts["always_call"][0] / 1000 == pytest.approx(content["matrix"][0][1]["win_rate"])
+    assert counts["always_call"][0] / 1000 == pytest.approx(content["matrix"][0][1]["win_rate"], abs=0.03)
 
 
 def test_watching_changes_no_weight(tmp_path):
