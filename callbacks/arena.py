@@ -88,7 +88,7 @@ class Arena(L.Callback):
         return table
 
     def _members_among_themselves(self, data: LeagueDataModule, iteration: int, players: dict[str, Player]) -> None:
-        payoffs, names, results = data.league.payoffs("arena"), list(players), []
+        payoffs, names, results = data.league.payoffs("arena matrix"), list(players), []
         for i, a in enumerate(names):
             for b in names[:i]:
                 if (a, b) not in payoffs:

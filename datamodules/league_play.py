@@ -33,7 +33,8 @@ class LeagueDataModule(SelfPlayDataModule):
     then go into the league's file, which shares them with other processes, the roster is read from it and the
     matchmaker says whom to meet. What it decides by, the learner's own results with each member, is part of the
     checkpoint, and so is who sits where; which members a run saw at which iteration stands in the league. So a resumed
-    run plays the same games. Without any member there is self-play, and one warning.
+    run plays the same games. Without any member there is self-play, and one warning. For algorithms that go by
+    `Rollout.learner`, as PPO and R-NaD do; ARMAC brings past policies of its own (`datamodules.retrospective`).
 
     Args:
         game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.

@@ -132,6 +132,24 @@ class TablePolicy(ActorCritic):
         return PolicyOutput(mask_logits(logits, legal), torch.zeros(len(seen), device=logits.device))
 
 
+class Sharpened(ActorCritic):
+    """A network that plays softmax(logits / temperature): below 1 more often what it holds likeliest.
+
+    Args:
+        game: tells the sizes of obs and actions.
+        network: class path and arguments of the network, see `build_network`.
+        temperature: in (0, 1] for an exploiter, since some best response is deterministic.
+    """
+
+    def __init__(self, game: Game, network: dict, temperature: float):
+        super().__init__()
+        self.network, self.temperature = build_network(network, game), temperature
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        output = self.network(obs, legal)
+        return PolicyOutput(mask_logits(output.logits / self.temperature, legal), output.value)
+
+
 def network_of(module) -> dict | None:
     """How an algorithm's exported policy is built, {class_path, init_args}; None where only Python code knows.
 

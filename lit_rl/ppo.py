@@ -7,7 +7,8 @@ found this competitive in games of hidden information once the entropy coefficie
 anneals (`callbacks.scalar_schedule`) and an average of the weights is exported (`ema_decay`). Ours, not from a paper:
 learning from whole games only (`lit_rl.returns`) and counting infostates rather than decisions (`lit_rl.merge`).
 
-What it leaves out: recurrence, opponents other than the current policy, reference policies (see R-NaD).
+What it leaves out: recurrence, reference policies (see R-NaD). Opponents other than the current policy are the
+datamodule's business (`datamodules.league_play`).
 
     litrl fit --config configs/leduc_ppo.yaml      NashConv 0.323 at 10 M decisions, median of 5 seeds (uniform: 4.747)
 

@@ -22,7 +22,7 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
         weights of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a).
 
 Which reference (`lit_rl.references`): one refreshed every so often, with R-NaD's glide from one to the next if wanted;
-a magnet; a portfolio. What this leaves out: recurrence, other opponents than the current policy, DeepNash's
+a magnet; a portfolio. What this leaves out: recurrence, DeepNash's
 thresholded and rounded policy at test time, more than two players in the form neurd.
 
 One iteration is as in `lit_rl.ppo`: `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`; the

@@ -47,7 +47,7 @@ def main(path: Path, writers: int, each: int, kills: int) -> None:
     rng, killed, running = random.Random(0), 0, {spawn(path, i, each): i for i in range(writers)}
     while running:
         if killed < kills:
-            time.sleep(rng.uniform(0.0, 0.02))
+            time.sleep(rng.uniform(0.0, 0.01))
             os.kill(rng.choice(list(running)), signal.SIGKILL)
         pid, status = os.waitpid(-1, 0)
         writer, code = running.pop(pid), os.waitstatus_to_exitcode(status)

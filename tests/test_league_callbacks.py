@@ -107,7 +107,7 @@ def test_a_resumed_run_replaces_the_snapshots_it_makes_again(tmp_path, leduc):
 def test_the_arena_measures_writes_and_tells_the_matchmaker(tmp_path, leduc, leduc_tree):
     folder = tmp_path / "run"
     data = league_data(opponents=HEURISTICS, self_play_share=1.0)  # so that the matchmaker hears of the arena alone
-    trainer, model = fit(folder, [Arena(every=4, games=4000)], data, max_epochs=4)
+    trainer, model = fit(folder, [Arena(every=2, games=4000)], data, max_epochs=4)  # twice; pairs of members once
     content = json.loads((folder / "arena.json").read_text())
     names = ["main", "always_call", "always_raise", "hand_strength"]
     assert content["members"] == names and (folder / "arena.png").stat().st_size > 10_000
@@ -131,7 +131,7 @@ def test_the_arena_measures_writes_and_tells_the_matchmaker(tmp_path, leduc, led
             )
     counts = trainer.datamodule.counts
     assert counts["always_call"][1] == 1000  # 4,000 games, remembered as 1,000
-    assert counts["always_call"][0] / 1000 == pytest.approx(content["matrix"][0][1]["win_rate"])
+    assert counts["always_call"][0] / 1000 == pytest.approx(content["matrix"][0][1]["win_rate"], abs=0.03)
 
 
 def test_watching_changes_no_weight(tmp_path):
@@ -366,6 +366,17 @@ def test_an_unknown_opponent_of_the_arena_is_refused_by_name(tmp_path):
 def test_a_verdict_needs_one_opponent(tmp_path):
     with pytest.raises(ConfigError, match="an exploiter has one opponent and no self-play"):
         fit(tmp_path / "run", [ExploiterVerdict()], league_data(opponents=HEURISTICS))
+
+
+def test_a_sharpened_exploiter_is_kept_as_it_was_judged(tmp_path, leduc, leduc_tree):
+    data = league_data(opponents=HEURISTICS[:1], self_play_share=0.0)
+    _, model = fit(tmp_path / "run", [ExploiterVerdict(games=200, temperature=0.25)], data, max_epochs=4)
+    kept = load_policy(tmp_path / "run" / "player.pt", leduc)
+    table, plain = policy_table(kept, leduc_tree), policy_table(model.export_policy(), leduc_tree)
+    assert table == pytest.approx(plain**4 / (plain**4).sum(1, keepdims=True), abs=1e-5)
+    content = json.loads((tmp_path / "run" / "verdict.json").read_text())
+    victim = player_table(HeuristicPlayer(HEURISTICS[0], leduc), leduc_tree)
+    assert content["share"] == pytest.approx(exploitation(leduc_tree, table, victim)["share"], abs=1e-6)
 
 
 def test_a_verdict_can_begin_with_the_victims_weights(tmp_path, leduc):

@@ -39,6 +39,7 @@ def test_a_way_spends_the_decisions_it_has(algorithm, way):
     assert config["data"]["class_path"] == ("SelfPlayDataModule" if way == "self-play" else "LeagueDataModule")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", ["past", "oracle"])
 def test_ways_run_on_a_small_budget_and_are_not_repeated(way, tmp_path, monkeypatch):
