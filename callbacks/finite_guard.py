@@ -79,9 +79,16 @@ class FiniteGuard(L.Callback):
             path = Path(self._log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
             with contextlib.suppress(OSError):  # what happened matters more than a full disk
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(dict(self._batch._asdict()), path)
+                torch.save(_plain(self._batch), path)
                 saved = f"; batch saved to {path}"
         return FloatingPointError(
             f"{what} at {step}; weights untouched since the last good step{saved}; "
             "lower the learning rate or set trainer.gradient_clip_val"
         )
+
+
+def _plain(batch):
+    """Named tuples as dictionaries, so that what is saved loads with weights_only=True."""
+    if not hasattr(batch, "_asdict"):
+        return batch
+    return {name: _plain(part) for name, part in batch._asdict().items()}

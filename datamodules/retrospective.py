@@ -33,6 +33,8 @@ class RetrospectiveDataModule(SelfPlayDataModule):
             number of devices asks for; not bit-exact.
     """
 
+    fixed_during_fit = (*SelfPlayDataModule.fixed_during_fit, "past_policies", "seated")
+
     def __init__(
         self,
         game: str,
@@ -53,9 +55,17 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         )
         if keep not in ("reservoir", "fifo"):
             raise ConfigError(f"keep={keep!r}: unknown; use one of reservoir, fifo")
-        self.exploration, self.past_policies = float(exploration), past_policies
+        if num_envs % self.game.num_players:
+            raise ConfigError(
+                f"num_envs={num_envs}: players explore in turns, row by row; use a multiple of {self.game.num_players}"
+            )
+        self.exploration, self.past_policies = float(exploration), past_policies and int(past_policies)
         self.keep, self.seated = keep, int(seated)
+        self.settings |= {
+            "exploration": self.exploration, "past_policies": self.past_policies, "keep": keep, "seated": self.seated
+        }  # fmt: skip
         self.past: PastPolicies | None = None
+        self._kept: tuple[torch.Tensor, int] | None = None
 
     def setup(self, stage: str) -> None:
         algorithm = self.trainer.lightning_module
@@ -63,6 +73,8 @@ class RetrospectiveDataModule(SelfPlayDataModule):
             raise ConfigError(
                 f"data=RetrospectiveDataModule: is for ARMAC; use SelfPlayDataModule for {algorithm!s:.40}"
             )
+        if self.past_policies is not None and algorithm.meta_regret is not None:
+            raise ConfigError("data.past_policies: cannot play with a scheduler; use model.use_scheduler=false")
         super().setup(stage)
 
     def _sit_down(self) -> None:
@@ -70,13 +82,20 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         if self.past_policies is not None and self.past is None:
             seed = derive_key(self.seed, self.trainer.global_rank)
             policy = self.trainer.lightning_module.policy
-            self.past = PastPolicies(self.env, policy, int(self.past_policies), self.keep, self.seated, seed)
+            self.past = PastPolicies(self.env, policy, self.past_policies, self.keep, self.seated, seed)
+            if self._kept is not None:  # of a run that goes on with new games
+                self.past.kept, self.past.seen = self._kept
 
     def state_dict(self) -> dict:
         state = super().state_dict()
         if state and self.past is not None:
             state["past"] = of_every_rank(self.trainer, self.past.state_dict())
         return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        if self.restart_games and state_dict.get("past"):
+            self._kept = state_dict["past"][0]["kept"].clone(), int(state_dict["past"][0]["seen"])
+        super().load_state_dict(state_dict)
 
     def _take_over(self, saved: dict) -> None:
         super()._take_over(saved)
@@ -105,6 +124,7 @@ class RetrospectiveDataModule(SelfPlayDataModule):
                 exploration=exploration,
             )
             algorithm.describe(rollout, previous)
+            rollout.notes["explores"] = rollout.player == explorer
         if self.past is not None:
             slots = torch.stack(self.past.slots)
             carried = previous.notes["slot"][-rollout.carried :] if rollout.carried else slots[:0]

@@ -37,6 +37,9 @@ class Algorithm(Protocol):
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator: ...
 
+    # Optional: exploration (float), how often everybody draws uniformly; observe_all (bool), whether rollouts need
+    # histories; describe(rollout, previous), which writes into its notes what is known only when it was collected.
+
 
 class RolloutLoader:
     """The sized loader of a fit: each `iter()` collects one rollout and yields the algorithm's batches of it.
@@ -130,6 +133,8 @@ class SelfPlayDataModule(L.LightningDataModule):
     __str__ = __repr__
 
     def setup(self, stage: str) -> None:
+        if self.trainer.precision in ("bf16-true", "16-true"):
+            raise ConfigError(f"trainer.precision={self.trainer.precision}: use bf16-mixed or 16-mixed")
         if stage == "fit" and self.env is None:
             minibatches = getattr(self.trainer.lightning_module, "num_minibatches", 1)
             if (self.num_envs * self.num_steps) % minibatches:
@@ -166,10 +171,17 @@ class SelfPlayDataModule(L.LightningDataModule):
                 opponents=self.seating,
                 previous=previous if algorithm.whole_games else None,
                 temperature=algorithm.sampling_temperature,
+                exploration=self._exploration(getattr(algorithm, "exploration", 0.0)),
                 merge_rows=algorithm.merge_rows,
             )
+            if hasattr(algorithm, "describe"):
+                algorithm.describe(rollout, previous)
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout
+
+    def _exploration(self, rate: float) -> Tensor | None:
+        """[B, P]: everybody explores alike, or nobody."""
+        return torch.full((self.num_envs, self.game.num_players), float(rate)) if rate else None
 
     def state_dict(self) -> dict:
         """Games, random streams, rollout and cursor of every rank; called on all ranks, since it gathers."""

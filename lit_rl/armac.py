@@ -24,7 +24,7 @@ losses over networks that share no weights. Letters: T steps, B envs, N decision
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import lightning as L
@@ -66,7 +66,7 @@ from lit_rl.rollout import Rollout
 from lit_rl.schedules import Exponential
 from lit_rl.state_keys import InfostateKeys, StateKeysFactory
 
-DRAW_STREAM = 5
+DRAW_STREAM = 11
 MAX_CACHED_ROWS = 8192
 
 
@@ -122,7 +122,7 @@ class MixedPolicy(ActorCritic):
         super().__init__()
         self.regret, self.actor, self.scheduler = regret, actor, scheduler
         self.regret_policy, self.mixer = regret_policy, mixer
-        self.draws = True  # bins at random, as in training; false: the likeliest, after the next eval() or train()
+        self.draws = True  # bins at random, as in training; false: the likeliest (after the next eval() or train())
         self.register_buffer("draw_key", torch.zeros((), dtype=torch.int64))
         self.train(self.training)
 
@@ -223,8 +223,10 @@ class ScheduleRows(NamedTuple):
     """What the scheduler sees at M infostates, and the bins it is to prefer there."""
 
     obs: Tensor  # [M, *D]
+    legal: Tensor  # [M, A] bool
     actor: Tensor  # [M, A]
     regret: Tensor  # [M, A]
+    q: Tensor  # [M, A], the critic's mean over the histories met, in the mover's view
     desired: Tensor  # [M, K]
     weight: Tensor  # [M], with sum 1
 
@@ -244,7 +246,7 @@ class ARMAC(L.LightningModule):
         utility: builds the utility of the bins, see `lit_rl.mix_utility`.
         meta_regret: builds the meta-regret table.
         mixer: builds what makes one policy of two.
-        optimizer: torch optimizer; the learning rates of its groups are those of the settings below.
+        optimizer: torch optimizer; its learning rate is not used, but those of the settings below.
         regret_group: how the regret network is trained.
         average_group: how the average network is trained.
         critic_group: how the critic is trained.
@@ -255,6 +257,10 @@ class ARMAC(L.LightningModule):
         critic_decay: weight of a critic target per iteration of age.
         actor_entropy_coef: weight of the actor's entropy, in reward units per nat.
         actor_threshold: the actor's logits, centred, are not pushed further out than this (NeuRD).
+        scheduler_utility_coef: weight of the critic's value of the share itself in the scheduler's loss, beside the KL
+            to the regret-matched bins; its gradient goes through the relaxed sample.
+        exploration: how often each player draws uniformly under other data modules than RetrospectiveDataModule, so
+            that actions excluded by regret matching are tried again.
     """
 
     sampling_temperature = 1.0
@@ -286,12 +292,16 @@ class ARMAC(L.LightningModule):
         critic_decay: ClosedUnitInterval = 0.9,
         actor_entropy_coef: NonNegativeFloat = 0.05,
         actor_threshold: PositiveFloat = 2.0,
+        scheduler_utility_coef: NonNegativeFloat = 0.1,
+        exploration: ClosedUnitInterval = 0.1,
     ):
         check_ranges(ARMAC.__init__, locals())
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name, value in list(self.hparams.items()):  # the CLI gives class paths; code stays out
-            if name in FACTORIES and not isinstance(value, dict):
+            if isinstance(value, GroupSettings):
+                self.hparams[name] = {key: x if x is None else float(x) for key, x in asdict(value).items()}
+            elif name in FACTORIES and not isinstance(value, dict):
                 self.hparams.pop(name)
         self.game = load_game(game)
         if not (self.game.num_players == 2 and self.game.zero_sum):
@@ -302,6 +312,8 @@ class ARMAC(L.LightningModule):
         self.state_keys = self.utility = self.meta_regret = None
         if use_scheduler:
             self.state_keys, self.utility = state_keys(self.game), utility()
+            if len(self.policy.scheduler.bins) < 2:
+                raise ConfigError("scheduler: has one share only; use use_scheduler=false and mix_lambda for that")
             self.meta_regret = meta_regret(self.policy.scheduler.bins)
         self.average, self.critic = network(self.game), critic(self.game)
         self.play = CachedPolicy(self.policy, self.game)
@@ -313,6 +325,7 @@ class ARMAC(L.LightningModule):
             self.groups["scheduler"] = scheduler_group
         self.trace_lambda, self.ratio_cap = trace_lambda, float("inf") if ratio_cap is None else ratio_cap
         self.actor_entropy_coef, self.actor_threshold = actor_entropy_coef, actor_threshold
+        self.scheduler_utility_coef, self.exploration = scheduler_utility_coef, exploration
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.register_buffer("rollouts", torch.zeros((), dtype=torch.int64))  # learned from so far
         self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
@@ -363,9 +376,10 @@ class ARMAC(L.LightningModule):
         regrets = advantages
         if slot is None:  # each policy learns as if it had played itself
             regrets = advantages - (mixture.regret * advantages).sum(-1, keepdim=True) * legal
-        explores = rollout.exploration[played] > 0
-        learns = valid & explores if explores.any() else valid
-        shows = valid & ~explores if slot is None else ~(rollout.learner | rollout.unfinished())[played]
+        learns = shows = valid
+        if "explores" in rollout.notes:  # one seat explores, the others show what they play
+            explores = rollout.notes["explores"][played]
+            learns, shows = valid & explores, ~rollout.unfinished()[played] & ~explores
         self.memory.add(
             Samples(obs[learns], legal[learns], regrets[learns]),
             Samples(obs[shows], legal[shows], probs[shows]),
@@ -377,7 +391,7 @@ class ARMAC(L.LightningModule):
         if self.policy.actor is not None:
             notes |= self._advantages(obs[learns], legal[learns], advantages[learns], mixture.actor[learns])
         if self.meta_regret is not None:
-            notes |= self._judge(rollout, mixture, q[history], shows)
+            notes |= self._judge(rollout, mixture, q[history], found.values[played], learns)
         return notes
 
     def _advantages(self, obs: Tensor, legal: Tensor, advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
@@ -390,26 +404,30 @@ class ARMAC(L.LightningModule):
         rows = Rows(obs[first], legal[first], target, weight)
         return {f"actor_{name}": x for name, x in rows._asdict().items()}
 
-    def _judge(self, rollout: Rollout, mixture: Mixture, q: Tensor, shows: Tensor) -> dict[str, Tensor]:
-        """Utilities of all bins where the policy played as it is, into the meta-regret table; the scheduler's rows."""
+    def _judge(
+        self, rollout: Rollout, mixture: Mixture, q: Tensor, values: Tensor, learns: Tensor
+    ) -> dict[str, Tensor]:
+        """Utilities of all bins into the meta-regret table, and the scheduler's rows: where regrets are learned, since
+        there histories of one infostate weigh what chance and the other player's own policy make them weigh."""
         played = rollout.played
-        obs, legal, player = rollout.obs[played], rollout.legal[played], rollout.player[played]
-        own_view = 1.0 - 2.0 * player.float()
+        obs, legal, player = (x[played][learns] for x in (rollout.obs, rollout.legal, rollout.player))
+        mixture = Mixture(*(x[learns] for x in mixture))
+        q = (1.0 - 2.0 * player.float()).unsqueeze(1) * q[learns]
         decisions = MixedDecisions(
             actor=mixture.actor, regret=mixture.regret, mix_lambda=mixture.mix_lambda, bin=mixture.bin,
-            bin_prob=mixture.bin_prob, q=own_view.unsqueeze(1) * q, returns=rewards_to_go(rollout)[played],
+            bin_prob=mixture.bin_prob, q=q, returns=values[learns],
         )  # fmt: skip
-        decisions = MixedDecisions(*(x[shows] for x in decisions))
         utilities = self.utility(decisions, self.policy.mixer, self.policy.scheduler.bins)
-        keys = self.state_keys(obs[shows], player[shows])
+        keys = self.state_keys(obs, player)
         self.meta_regret.update(keys, utilities)
-        first, row = merge_equal_rows(obs[shows], legal[shows])
-        weight = torch.bincount(row).float().sqrt()
+        first, row = merge_equal_rows(obs, legal)
+        visits = torch.bincount(row).float()
         rows = ScheduleRows(
-            obs[shows][first], decisions.actor[first], decisions.regret[first], self.meta_regret.desired(keys[first]),
-            weight / weight.sum(),
+            obs[first], legal[first], mixture.actor[first], mixture.regret[first],
+            torch.from_numpy(sum_rows(row.numpy(), q, len(first))).float() / visits.unsqueeze(1),
+            self.meta_regret.desired(keys[first]), visits.sqrt() / visits.sqrt().sum(),
         )  # fmt: skip
-        judged = _spread(shows, played)
+        judged = _spread(learns, played)
         notes = {f"scheduler_{name}": x for name, x in rows._asdict().items()} | {"judged": judged}
         return notes | {"utilities": _spread(utilities, judged), "keys": _spread(keys, judged)}
 
@@ -426,8 +444,9 @@ class ARMAC(L.LightningModule):
             rollout.notes[name] = note
 
     def replay_extras(self, rollout: Rollout) -> dict[str, Tensor]:
-        """For the replay, per decision: the actor's share, its bin and, once learned from, the bins' utilities."""
-        if "mix_lambda" not in rollout.notes:
+        """For the replay, per decision: the actor's share, its bin and, where the scheduler learned from it, the
+        utilities of all bins under the policy of the iteration that learned."""
+        if "mix_lambda" not in rollout.notes:  # a rollout of somebody else's, such as the replay's own games
             self.describe(rollout, None)
         return {name: rollout.notes[name] for name in ("mix_lambda", "bin", "utilities") if name in rollout.notes}
 
@@ -471,8 +490,17 @@ class ARMAC(L.LightningModule):
             raise ConfigError(
                 "trainer.strategy: not all networks of ARMAC learn in each step; use ddp_find_unused_parameters_true"
             )
+        if getattr(self.trainer.datamodule, "truncate_after", None) is not None:
+            raise ConfigError("data.truncate_after: ARMAC learns from games that are played to their end; use null")
+        if not self.trainer.max_epochs or self.trainer.max_epochs < 1:
+            raise ConfigError(f"trainer.max_epochs={self.trainer.max_epochs}: ARMAC needs a run of known length")
 
     def on_train_start(self) -> None:
+        if self.trainer.num_training_batches < self.batches_per_iteration:
+            raise ConfigError(
+                f"trainer.limit_train_batches: an iteration of ARMAC has {self.batches_per_iteration} minibatches, not "
+                f"{self.trainer.num_training_batches}; lower the steps of its groups instead"
+            )
         self.policy.eval()
         self._prepare(self.trainer.current_epoch)
 
@@ -520,10 +548,13 @@ class ARMAC(L.LightningModule):
         return (rows.weight[:, 0] * loss).sum()
 
     def _scheduler_loss(self, rows: ScheduleRows) -> Tensor:
-        scheduler = self.policy.scheduler
+        """KL to the regret-matched bins, and the utility of the relaxed sample itself (hence the temperature)."""
+        scheduler, key = self.policy.scheduler, int(self.policy.draw_key)
         logits = scheduler.logits(rows.obs, rows.actor, rows.regret)
+        output = scheduler.draw(logits, uniform_of_rows(rows.obs, rows.legal, logits.shape[1], key).to(logits.device))
+        utility = (self.policy.mixer(rows.actor, rows.regret, output.mix_lambda) * rows.q).sum(-1)
         loss = scheduler_loss(logits, rows.desired, scheduler.bins) + scheduler.regulariser(logits)
-        return (rows.weight * loss).sum()
+        return (rows.weight * (loss - self.scheduler_utility_coef * utility / self.game.max_return)).sum()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         for group in optimizer.param_groups:
@@ -561,7 +592,7 @@ class ARMAC(L.LightningModule):
         if "scheduler" in self.groups:
             networks["scheduler"] = self.policy.scheduler
         optimizer = self.optimizer(
-            [{"name": name, "params": list(network.parameters())} for name, network in networks.items()]
+            [{"name": name, "params": list(net.parameters()), "lr": 1.0} for name, net in networks.items()]
         )
         total = self.trainer.max_epochs
         rates = [Exponential(float(self.groups[name].lr), float(self.groups[name].lr_end)) for name in networks]
@@ -578,15 +609,6 @@ FACTORIES = (
 
 def _from_notes(kind: type, prefix: str, rollout: Rollout):
     return kind(*(rollout.notes[f"{prefix}_{name}"] for name in kind._fields))
-
-
-def rewards_to_go(rollout: Rollout) -> Tensor:
-    """[T, B] float32: what the mover still gets in this game, undiscounted; of an unfinished one only so far."""
-    total, result = torch.zeros_like(rollout.rewards[0]), []
-    for rewards, done in zip(rollout.rewards.flip(0), rollout.done.flip(0)):
-        total = rewards + torch.where(done.unsqueeze(1), 0.0, total)
-        result.append(total)
-    return torch.stack(result[::-1]).gather(2, rollout.player.long().unsqueeze(2)).squeeze(2)
 
 
 def _spread(rows: Tensor, played: Tensor) -> Tensor:

@@ -2,8 +2,9 @@
 
 `RowMemory` keeps sums, one row per distinct infostate: every sample counts, and the network is trained on the sums. It
 is for games whose infostates can be counted; a sceptic may call it tabular. `ReservoirMemory` keeps raw samples, a
-bounded number of them, in which each sample of the past survives with the same probability (Vitter 1985): what a large
-game needs. Both hand out `Rows`, the targets of a network.
+bounded number of them, in which each sample of the past survives with the same probability (Vitter 1985), which is how
+methods for large games remember. Both hand out `Rows`, the targets of a network. The critic's targets, which fade
+quickly, are kept per history in either case (`CriticMemory`).
 
 Letters: N decisions, M rows, A actions, P players, D obs shape.
 """
@@ -155,7 +156,8 @@ class RowMemory(Memory):
 
 
 class ReservoirMemory(Memory):
-    """Raw samples of regrets and of policies, `capacity` of each, those of iteration t with weight t (linear CFR).
+    """Raw samples of regrets and of policies, `capacity` of each. Those of iteration t weigh t^regret_power (1: linear
+    CFR, Brown and Sandholm 2019) and t^averaging_power.
 
     The regret network predicts their mean by least squares, and regret matching acts on what it says, as in Deep CFR
     (Brown et al. 2019) and DREAM (Steinberger et al. 2020). Samples of one infostate are merged before the network sees
@@ -202,7 +204,8 @@ class ReservoirMemory(Memory):
         if self.batch_size is None:
             obs, legal, sums, total = reservoir.sums()
         else:
-            chosen = torch.randint(len(reservoir), (self.batch_size,), generator=generator)
+            size = self.batch_size if len(reservoir) else 0
+            chosen = torch.randint(max(len(reservoir), 1), (size,), generator=generator)
             obs, legal, weight = reservoir.obs[chosen], reservoir.legal[chosen], reservoir.weight[chosen]
             first, row = merge_equal_rows(obs, legal)
             obs, legal, vectors = obs[first], legal[first], weight.unsqueeze(1) * reservoir.vector[chosen]
@@ -262,7 +265,11 @@ class Reservoir:
         kept = kept[_last_of_each(place[kept])]
         at = place[kept]
         self._count(at[at < before], -1.0)
-        self.obs[at], self.legal[at], self.vector[at] = samples.obs[kept], samples.legal[kept], samples.vector[kept]
+        self.obs[at], self.legal[at], self.vector[at] = (
+            samples.obs[kept],
+            samples.legal[kept],
+            samples.vector[kept].float(),
+        )
         self.weight[at] = weight
         self._count(at, 1.0)
         self.seen += n
@@ -285,7 +292,7 @@ class Reservoir:
         self._total.index_add_(0, row, weight)
 
     def state_dict(self) -> dict:
-        state = {name: getattr(self, name)[: len(self)] for name in SAMPLE} | {"seen": self.seen}
+        state = {name: getattr(self, name)[: len(self)].clone() for name in SAMPLE} | {"seen": self.seen}
         if self.index is not None:
             state |= {"index": self.index.state_dict(), "sums": self._sums, "total": self._total}
         return state

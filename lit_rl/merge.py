@@ -73,7 +73,9 @@ class RowIndex:
         return {"obs": self.obs.clone(), "legal": self.legal.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the rows over, in their order, into an index that has none."""
+        """Hold these rows, in their order, and no others."""
+        self._count = 0
+        self._slots[:] = -1
         self.find_or_add(state["obs"], state["legal"])
 
     def _grow(self, size: int) -> None:

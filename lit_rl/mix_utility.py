@@ -27,7 +27,7 @@ class MixedDecisions(NamedTuple):
     bin: Tensor  # [N] int64, and its bin
     bin_prob: Tensor  # [N], probability with which the scheduler chose that bin (`Scheduler.bin_probs`)
     q: Tensor  # [N, A], the critic's action values, finite also where illegal
-    returns: Tensor  # [N], what the player got from here on
+    returns: Tensor  # [N], what the player got from here on, or an unbiased estimate of it
 
 
 class MixUtility(nn.Module):
@@ -92,10 +92,10 @@ class Immediate(MixUtility):
         possible = (d.bin_prob > 0) & (d.bin_prob <= 1)
         if not bool(possible.all()):
             raise ValueError(f"bin_prob={d.bin_prob[~possible][0].item()}: what was played had a probability in (0, 1]")
-        surplus = (d.returns - self.baseline) / d.bin_prob
+        surplus = (d.returns - self.baseline.to(d.returns.device)) / d.bin_prob
         utilities = surplus.new_zeros(len(surplus), len(bins)).scatter_(1, d.bin[:, None], surplus[:, None])
         if len(surplus):
-            mean = d.returns.mean()
+            mean = d.returns.mean().to(self.baseline.device)
             self.baseline.copy_(torch.where(self.calls > 0, torch.lerp(mean, self.baseline, self.baseline_decay), mean))
             self.calls += 1
         return utilities

@@ -84,6 +84,10 @@ class HistoryMLP(nn.Module):
         activation: Literal["relu", "tanh", "gelu"] = "gelu",
     ):
         super().__init__()
+        if not hidden or min(hidden) < 1:
+            raise ValueError(f"critic: hidden={list(hidden)}: needs at least one layer of at least one unit")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"critic: activation={activation}: must be one of {', '.join(ACTIVATIONS)}")
         self.scale = 0.4 * game.max_return
         self.trunk = mlp(game.num_players * math.prod(game.obs_shape), hidden, activation)
         self.head = orthogonal(nn.Linear(hidden[-1], game.num_actions), 1.0)

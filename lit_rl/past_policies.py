@@ -20,12 +20,12 @@ from envs.vector_env import VectorEnv
 from lit_rl.armac import CachedPolicy, MixedPolicy
 from lit_rl.errors import ConfigError
 
-PAST_STREAM = 7
+PAST_STREAM = 12
 
 
 class PastPolicies:
     """Opponents for `lit_rl.rollout.collect`: player (row mod P) is the learner, the others are one past policy, drawn
-    as their game begins.
+    as their game begins from those at the table. Of these one makes room in each iteration, also in running games.
 
     Args:
         env: whose rows are seated.
@@ -72,8 +72,10 @@ class PastPolicies:
         leaves = range(len(self.players)) if self.seen == 1 else [iteration % len(self.players)]
         for j in leaves:
             drawn = self.kept[int(generator.integers(len(self.kept)))]
-            vector_to_parameters(drawn.to(weights.device), self.players[j].policy.parameters())
-            self.players[j].renew()
+            player = self.players[j]
+            vector_to_parameters(drawn.to(next(player.parameters()).device), player.policy.parameters())
+        for player in self.players:  # all: which rows share a forward must not depend on where a run was resumed
+            player.renew()
         self.slots.clear()
 
     def learner_moves(self, env: VectorEnv) -> np.ndarray:
@@ -95,7 +97,7 @@ class PastPolicies:
         for j, player in enumerate(self.players):
             rows = slot == j
             if rows.any():
-                result[rows] = player.mixture(obs[rows], legal[rows]).probs
+                result[rows] = player.mixture(obs[rows], legal[rows]).probs.float()
         return result
 
     def _seat(self, began: Tensor) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from envs.game import CHANCE, TERMINAL, Game
 from envs.rng import uniform
 from lit_rl.errors import ArtefactError
+from lit_rl.policy import MASKED
 from lit_rl.replay_file import read
 from lit_rl.rollout import Rollout
 
@@ -243,8 +244,13 @@ def _check_log_prob(move: Mapping, chosen: int, i: int) -> None:
     _need(0.0 <= exploration <= 1.0, f"action {i}: exploration={exploration}")
     probs = (1 - exploration) * torch.softmax(logits, -1) + exploration / len(logits)
     error = abs(float(probs.log()[chosen]) - move["log_prob"])
-    bound = 1e-6 * max(4.0, float(logits.abs().max()))  # fp32 rounds three times here, relative to the largest
+    bound = 1e-6 * max(4.0, _largest(logits))  # fp32 rounds three times here, relative to the largest
     _need(error <= bound, f"log_prob of action {i} is off by {error:.2g}")
+
+
+def _largest(logits: Tensor) -> float:
+    """The largest absolute value but for MASKED, which stands for a probability of 0."""
+    return float(torch.where(logits == MASKED, 0.0, logits).abs().max())
 
 
 def _check_policy(
@@ -267,8 +273,9 @@ def _check_policy(
         ("logits", logits, torch.tensor([x for move in moves for x in move["logits"]])),
         ("values", output.value, torch.tensor([move["value"] for move in moves])),
     ):
+        _need(torch.equal(ours == MASKED, theirs == MASKED), f"{name}: other actions have probability 0")
         error = float((ours.double() - theirs.double()).abs().max())
-        bound = tolerance * max(1.0, float(theirs.abs().max()))
+        bound = tolerance * max(1.0, _largest(theirs))
         _need(error <= bound, f"{name} are off by {error:.3g}, more than {bound:.3g} (see --tolerance)")
         errors.append(error)
     return errors[0], errors[1]

@@ -90,6 +90,7 @@ class Conditional(NamedTuple):
     """What a critic of histories and one sampled game say of each decision."""
 
     regrets: Tensor  # [T, B, A] float32, in the mover's view: q(a) - sum over b of pi(b) q(b); 0 where illegal
+    values: Tensor  # [T, B] float32, in the mover's view: sum over b of pi(b) q(b)
     targets: Tensor  # [T, B] float32, in player 0's view: what the critic is to say of the action taken
     valid: Tensor  # [T, B] bool, the learner's decisions in games that are over; elsewhere all is 0
 
@@ -115,19 +116,19 @@ def conditional_regrets(
     """
     shape = rollout.action.shape
     regrets = np.zeros((*shape, probs.shape[-1]), np.float32)
-    targets, valid = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    values, targets, valid = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     _conditional_regrets(
         rollout.player.numpy(), rollout.played.numpy(), rollout.action.numpy(), rollout.legal.numpy(),
         rollout.log_prob.exp().numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.learner.numpy(),
-        probs.numpy(), critic.numpy(), trace_lambda, ratio_cap, regrets, targets, valid,
+        probs.numpy(), critic.numpy(), trace_lambda, ratio_cap, regrets, values, targets, valid,
     )  # fmt: skip
-    return Conditional(torch.from_numpy(regrets), torch.from_numpy(targets), torch.from_numpy(valid))
+    return Conditional(*(torch.from_numpy(x) for x in (regrets, values, targets, valid)))
 
 
 @njit
 def _conditional_regrets(
     player, played, action, legal, behaviour, rewards, done, learner, probs, critic, trace_lambda, ratio_cap, regrets,
-    targets, valid,
+    values, targets, valid,
 ):  # fmt: skip
     num_steps, num_envs, num_actions = probs.shape
     for b in range(num_envs):
@@ -153,6 +154,7 @@ def _conditional_regrets(
                 if legal[t, b, c]:
                     regrets[t, b, c] = own_view * (critic[t, b, c] - mean)
             regrets[t, b, a] += own_view * surprise / mu
+            values[t, b] = own_view * mean
             targets[t, b] = rewards[t, b, 0] + expected
             valid[t, b] = True
             following = value + trace_lambda * min(ratio_cap, probs[t, b, a] / mu) * surprise

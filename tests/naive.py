@@ -185,9 +185,10 @@ def regularised_value(game, policy, reference, eta, state=None):
 
 
 def conditional_regrets(r, probs, critic, trace_lambda, ratio_cap):
-    """Per env, per game, from the end: the formulas of the docstring. Returns regrets [T, B, A], targets, valid."""
+    """Per env, per game, from the end: the formulas of the docstring. Returns regrets, targets, valid, values."""
     num_steps, num_envs, _ = r.rewards.shape
-    regrets, targets, valid = np.zeros(probs.shape), np.zeros((num_steps, num_envs)), np.zeros((num_steps, num_envs))
+    regrets = np.zeros(probs.shape)
+    values, targets, valid = (np.zeros((num_steps, num_envs)) for _ in range(3))
     for b in range(num_envs):
         ends = [t for t in range(num_steps) if r.done[t, b] and r.played[t, b]]
         starts = [min((t for t in range(num_steps) if r.played[t, b]), default=0), *(t + 1 for t in ends)]
@@ -202,11 +203,12 @@ def conditional_regrets(r, probs, critic, trace_lambda, ratio_cap):
                 value, surprise = probs[t, b] @ q, float(r.rewards[t, b, 0]) + following - q[a]
                 corrected = q.copy()
                 corrected[a] += surprise / mu
+                values[t, b] = sign * (probs[t, b] @ corrected)
                 regrets[t, b] = sign * (corrected - probs[t, b] @ corrected) * r.legal[t, b].numpy()
                 targets[t, b], valid[t, b] = float(r.rewards[t, b, 0]) + expected, 1
                 following = value + trace_lambda * min(ratio_cap, probs[t, b, a] / mu) * surprise
                 expected = value
-    return regrets, targets, valid.astype(bool)
+    return regrets, targets, valid.astype(bool), values
 
 
 def counterfactual_regrets(game, policy, state=None, reach=None, found=None):

@@ -12,6 +12,7 @@ import naive
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from datamodules.retrospective import RetrospectiveDataModule
 from envs.game import load_game
@@ -21,6 +22,7 @@ from lit_rl.memory import Reservoir, RowMemory, Samples, new_index
 from lit_rl.merge import merge_equal_rows
 from lit_rl.mixing import regret_matching
 from lit_rl.networks import MLP
+from lit_rl.past_policies import PastPolicies
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import collect
@@ -66,6 +68,7 @@ def test_twin(leduc, trace_lambda, ratio_cap, others):
         assert (found.valid.numpy() == twin[2]).all() and twin[2].any()
         assert found.regrets.numpy() == pytest.approx(twin[0], abs=1e-3, rel=1e-4)
         assert found.targets.numpy() == pytest.approx(twin[1], abs=1e-4)
+        assert found.values.numpy() == pytest.approx(twin[3], abs=1e-3, rel=1e-4)
         assert (probs * found.regrets).sum(-1).abs().max() < 1e-3  # nobody regrets having played as they do
 
 
@@ -299,6 +302,84 @@ def test_each_network_has_its_own_rate_clip_and_steps(tmp_path, quiet):
     assert seen[0][2]["average"] == pytest.approx(1e-3) and rates["average"] == pytest.approx(1e-4)
 
 
+def test_utilities_say_what_the_exact_game_says(kuhn, kuhn_tree):
+    """Judged with exact action values, the actor's advantage over the regret policy at each infostate is that of the
+    counterfactual values: chance and the other player's own policy weigh the histories, not how the other explored."""
+    model = ARMAC("envs.kuhn_poker", network=sharp_mlp, use_scheduler=True)
+    model.policy.scheduler.iteration.fill_(100)  # past the warm-up
+    with torch.no_grad():
+        mixture = model.policy.mixture(torch.from_numpy(kuhn_tree.obs), torch.from_numpy(kuhn_tree.legal))
+    probs = (mixture.probs.double() / mixture.probs.double().sum(-1, keepdim=True)).numpy()
+    policy = {(int(p), o.tobytes()): q for p, o, q in zip(kuhn_tree.row_player, kuhn_tree.obs, probs)}
+    env = VectorEnv(kuhn, 20_000, seed=1, observe_all=True)
+    r = collect(env, model.play, 3, exploration=exploring(20_000))
+    explores = r.player == torch.arange(20_000) % 2
+    learns = explores & ~r.unfinished()
+    found = model._judge(
+        r, model.play.mixture(r.obs[r.played], r.legal[r.played]), critic_of(r, history_values(kuhn, policy))[r.played],
+        torch.zeros(int(r.played.sum())), learns[r.played],
+    )  # fmt: skip
+    exact, checked = naive.counterfactual_regrets(kuhn, policy), 0
+    for row, key in enumerate(policy):
+        here = learns & (r.obs == torch.from_numpy(kuhn_tree.obs[row])).all(-1)
+        got = (found["utilities"][here][:, -1] - found["utilities"][here][:, 0]).mean().item()
+        apart = (mixture.actor[row] - mixture.regret[row]).double().numpy()
+        expected = float(apart @ exact[key][0]) / exact_reach(kuhn, policy, key)
+        assert got == pytest.approx(expected, abs=0.15), key
+        checked += abs(expected) > 0.3
+    assert checked >= 4
+
+
+def exact_reach(game, policy, key, state=None, reach=1.0):
+    """Chance's and the other player's probability of an infostate (player, bytes)."""
+    state = game.new_state() if state is None else state
+    player = game.current_player(state[0])
+    if player == naive.TERMINAL:
+        return 0.0
+    here = None if player == naive.CHANCE else (player, naive.obs_of(game, state[0], player).tobytes())
+    if here == key:
+        return reach
+    probs = naive.chance_of(game, state[0]) if player == naive.CHANCE else policy[here]
+    legal = probs > 0 if player == naive.CHANCE else naive.legal_of(game, state[0])
+    return sum(
+        exact_reach(game, policy, key, naive.child(game, state, int(a)), reach * (1 if player == key[0] else probs[a]))
+        for a in np.flatnonzero(legal)
+    )
+
+
+@pytest.mark.parametrize("keep", ["reservoir", "fifo"])
+def test_past_policies_are_kept_seated_and_saved(kuhn, keep):
+    model = ARMAC("envs.kuhn_poker", network=sharp_mlp)
+    env = VectorEnv(kuhn, 40, seed=1, observe_all=True)
+    past = PastPolicies(env, model.policy, capacity=3, keep=keep, seated=2, seed=5)
+    weights = []
+    for iteration in range(8):
+        with torch.no_grad():
+            model.policy.regret.policy_head.bias += 1.0
+        model.play.renew()
+        weights.append(parameters_to_vector(model.policy.parameters()).clone())
+        past.begin(model.policy, iteration)
+        r = collect(env, model.play, 3, exploration=exploring(40), opponents=past)
+        slots = torch.stack(past.slots)
+        assert slots.shape == r.action.shape and {0, 1} == set(slots.flatten().tolist())
+        assert torch.equal(r.learner, r.player == torch.arange(40) % 2)
+        same_game = ~r.done[:-1]
+        assert torch.equal(slots[1:][same_game], slots[:-1][same_game])  # drawn as a game begins, and then stays
+    kept = [next(i for i, w in enumerate(weights) if torch.equal(w, v)) for v in past.kept]
+    assert sorted(kept) == [5, 6, 7] if keep == "fifo" else len(set(kept)) == 3
+    for player in past.players:
+        seated = parameters_to_vector(player.policy.parameters())
+        assert any(torch.equal(seated, w) for w in weights)
+    twin = PastPolicies(env, model.policy, capacity=3, keep=keep, seated=2, seed=99)
+    twin.load_state_dict(past.state_dict())
+    twin.seed = past.seed
+    for each in (past, twin):
+        each.begin(model.policy, 8)
+    obs, legal = torch.from_numpy(env.obs), torch.from_numpy(env.legal)
+    assert torch.equal(twin.probs(obs, legal, twin.slot), past.probs(obs, legal, past.slot))
+    assert (twin.streams == past.streams).all() and torch.equal(twin.kept, past.kept)
+
+
 def test_use_scheduler_false_has_nothing_of_it():
     model = ARMAC("envs.kuhn_poker", mix_lambda=0.5)
     assert model.meta_regret is None and model.utility is None and "scheduler" not in model.groups
@@ -317,6 +398,14 @@ def test_use_scheduler_false_has_nothing_of_it():
         ([*SCHEDULED, "--model.meta_regret", "MetaRegret", "--model.meta_regret.max_states", "0"], "max_states"),
         (["--data.game", "envs.biased_rps", "--model.regret_group.lr", "0"], "lr"),
         (["--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "0"], "capacity"),
+        ([*SCHEDULED, "--model.scheduler", "FixedLambda"], "one share only"),
+        ([*SCHEDULED, "--data.past_policies", "5"], "use_scheduler=false"),
+        (["--data.past_policies", "5", "--data.keep", "best"], "keep"),
+        (["--data.num_envs", "33"], "num_envs=33"),
+        (["--trainer.limit_train_batches", "2"], "limit_train_batches"),
+        (["--trainer.precision", "bf16-true"], "bf16-true"),
+        (["--model.critic", "lit_rl.networks.HistoryMLP", "--model.critic.hidden", "[]"], "hidden=[]"),
+        (["--data", "SelfPlayDataModule", "--data.truncate_after", "2"], "truncate_after"),
     ],
 )
 def test_bad_input_is_refused_by_name(tmp_path, quiet, capsys, arguments, complaint):
