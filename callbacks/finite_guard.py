@@ -79,7 +79,7 @@ class FiniteGuard(L.Callback):
             path = Path(self._log_dir) / "crash" / f"batch-rank{trainer.global_rank}-step{trainer.global_step}.pt"
             with contextlib.suppress(OSError):  # what happened matters more than a full disk
                 path.parent.mkdir(parents=True, exist_ok=True)
-                torch.save(_plain(self._batch), path)
+                torch.save(plain(self._batch), path)
                 saved = f"; batch saved to {path}"
         return FloatingPointError(
             f"{what} at {step}; weights untouched since the last good step{saved}; "
@@ -87,8 +87,8 @@ class FiniteGuard(L.Callback):
         )
 
 
-def _plain(batch):
+def plain(batch):
     """Named tuples as dictionaries, so that what is saved loads with weights_only=True."""
     if not hasattr(batch, "_asdict"):
         return batch
-    return {name: _plain(part) for name, part in batch._asdict().items()}
+    return {name: plain(part) for name, part in batch._asdict().items()}

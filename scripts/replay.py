@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from envs.game import Game, load_game
-from lit_rl.armac import mixed_policy
 from lit_rl.errors import ArtefactError
 from lit_rl.memory import Memory
 from lit_rl.mix_scheduler import Scheduler
+from lit_rl.mixed_policy import mixed_policy
 from lit_rl.mixing import Mixer
 from lit_rl.policy import ActorCritic
 from lit_rl.replay import Position, check_rules, refusing, verify, weights_hash

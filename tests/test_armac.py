@@ -1,5 +1,6 @@
 """ARMAC: conditional regrets against twin and exact tree, the tabular algorithm against CFR, then the module."""
 
+import copy
 import csv
 import dataclasses
 import importlib
@@ -14,16 +15,21 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
+from callbacks.finite_guard import plain
 from datamodules.retrospective import RetrospectiveDataModule
 from envs.game import load_game
 from envs.vector_env import VectorEnv
-from lit_rl.armac import ARMAC, GroupSettings
-from lit_rl.memory import Reservoir, RowMemory, Samples, new_index
+from lit_rl.armac import ARMAC, Batch, GroupSettings
+from lit_rl.errors import ArtefactError, ConfigError
+from lit_rl.memory import Reservoir, ReservoirMemory, RowMemory, Samples, new_index
 from lit_rl.merge import merge_equal_rows
+from lit_rl.meta_regret import MetaRegret
 from lit_rl.mixing import regret_matching
 from lit_rl.networks import MLP
 from lit_rl.past_policies import PastPolicies
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
+from lit_rl.replay import EXCLUDED, finished_games, game_record, verify, weights_hash
+from lit_rl.replay_file import ReplayWriter
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import collect
 
@@ -437,3 +443,51 @@ def test_the_sums_of_a_reservoir_are_those_of_its_samples(kuhn):
             assert t.item() == pytest.approx(weight.sum().item())
             expected = (weight.unsqueeze(1) * reservoir.vector[: len(reservoir)][here]).sum(0)
             assert s.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_table_with_other_bins_is_refused():
+    with pytest.raises(ConfigError, match="bins differ: scheduler has"):
+        ARMAC("envs.kuhn_poker", use_scheduler=True, meta_regret=lambda bins: MetaRegret([0.0, 1.0]))
+
+
+def test_a_batch_of_a_crash_loads_as_plain_data(tmp_path, kuhn):
+    memory = RowMemory(kuhn)
+    obs, legal = torch.zeros(1, *kuhn.obs_shape, dtype=torch.uint8), torch.ones(1, 2, dtype=torch.bool)
+    samples = Samples(obs, legal, torch.ones(1, 2))
+    memory.add(samples, samples, 1, torch.Generator())
+    batch = Batch(memory.regret_rows(torch.Generator()), None, None, None, None)
+    torch.save(plain(batch), tmp_path / "batch.pt")
+    loaded = torch.load(tmp_path / "batch.pt", weights_only=True)
+    assert torch.equal(loaded["regret"]["target"], batch.regret.target) and loaded["average"] is None
+
+
+def test_replays_of_actions_that_regret_matching_excludes_are_verified_too(tmp_path, kuhn):
+    policy = ARMAC("envs.kuhn_poker", network=sharp_mlp, memory=ReservoirMemory).policy
+    rollout = collect(VectorEnv(kuhn, 40, seed=3, record=True), policy, 6, exploration=exploring(40))
+    facts = {"iteration": 0, "decisions": 0, "precision": "32-true", "weights": weights_hash(policy)}
+    games = [facts | game_record(kuhn, rollout, *found, {}) for found in finished_games(rollout, whole_games=True)]
+    excluded = [i for i, game in enumerate(games) if any(min(logits_of(move)) < EXCLUDED for move in game["moves"])]
+    assert len(excluded) > 5
+
+    def verified(records):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        writer = ReplayWriter(path)
+        writer.begin({"run": "test", "game": "envs.kuhn_poker", "name": kuhn.name, "version": kuhn.version})
+        for record in records:
+            writer.append(record)
+        return verify(path, kuhn, policy).games_of_weights
+
+    assert verified(games) == len(games)
+    for change in ("log_prob", "logits"):
+        wrong = copy.deepcopy(games[excluded[0]])
+        move = next(m for m in wrong["moves"] if min(logits_of(m)) < EXCLUDED)
+        if change == "log_prob":
+            move["log_prob"] = float(move["log_prob"]) - 0.5
+        else:
+            move["logits"] = [max(x, -3.0) for x in logits_of(move)]
+        with pytest.raises(ArtefactError, match=change):
+            verified([wrong])
+
+
+def logits_of(move):
+    return [float(x) for x in move["logits"]]
