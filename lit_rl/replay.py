@@ -275,7 +275,8 @@ def _check_policy(
         ("logits", logits, torch.tensor([x for move in moves for x in move["logits"]])),
         ("values", output.value, torch.tensor([move["value"] for move in moves])),
     ):
-        _need(torch.equal(ours < EXCLUDED, theirs < EXCLUDED), f"{name} are off by more than a number: other actions have probability 0")
+        same = torch.equal(ours < EXCLUDED, theirs < EXCLUDED)
+        _need(same, f"{name} are off by more than a number: other actions have probability 0")
         error = float((ours.double() - theirs.double()).abs().max())
         bound = tolerance * max(1.0, _largest(theirs))
         _need(error <= bound, f"{name} are off by {error:.3g}, more than {bound:.3g} (see --tolerance)")
