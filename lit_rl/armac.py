@@ -92,7 +92,7 @@ class GroupSettings:
 REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
 AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
 CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
-ACTOR = GroupSettings(lr=1e-3, lr_end=1e-4)
+ACTOR = GroupSettings(lr=1e-2, lr_end=1e-3)
 SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0)
 
 
@@ -177,8 +177,8 @@ class ARMAC(L.LightningModule):
         trace_lambda: ClosedUnitInterval = 1.0,
         ratio_cap: PositiveFloat | None = None,
         critic_decay: ClosedUnitInterval = 0.9,
-        actor_entropy_coef: NonNegativeFloat = 0.05,
-        actor_threshold: PositiveFloat = 2.0,
+        actor_entropy_coef: NonNegativeFloat = 0.02,
+        actor_threshold: PositiveFloat = 10.0,
         scheduler_utility_coef: NonNegativeFloat = 0.1,
         exploration: ClosedUnitInterval = 0.1,
     ):
