@@ -24,6 +24,7 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 # name -> arguments of a short run that uses what the config has: schedules, averages, validation, logging
+QUICK = ("kuhn_ppo", "leduc_neurd", "kuhn_armac", "leduc_league")  # of them, those that are killed by default
 RUNS = {
     "kuhn_ppo": [
         "--config", "configs/kuhn_ppo.yaml", "--data.num_envs", "32", "--model.target_kl", "0.002",
@@ -70,12 +71,18 @@ def resume_arguments(folder: Path) -> list[str]:
 
 
 class Zygote:
-    """A process with one torch thread that has imported and compiled everything, and forks a run whenever asked."""
+    """A process with one torch thread that has imported and compiled what it was asked to, and forks runs."""
 
     def __init__(self, root: Path):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "WANDB_MODE": "disabled"}
         command = [sys.executable, "-W", "ignore", __file__, str(root)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.warm("kuhn_ppo")
+        self.warm("leduc_ppo")
+
+    def warm(self, name: str) -> None:
+        """Import and compile all that this run needs, so that its forks start in a tenth of a second."""
+        print(json.dumps(name), file=self.process.stdin, flush=True)
         assert self._hear() == "ready"
 
     def litrl(
@@ -142,19 +149,21 @@ def exit_status(pid: int) -> int:
 
 
 def serve(root: Path) -> None:
-    """The zygote's life: train one iteration of everything, then fork what stdin asks for."""
+    """The zygote's life: fork what stdin asks for, or, asked by a name alone, train an iteration of that run itself."""
     import io
 
     from lit_rl.cli import main
 
     torch.set_num_threads(1)
     os.chdir(ROOT)
-    with contextlib.redirect_stdout(io.StringIO()):
-        for name in RUNS:
-            main([*fit_arguments(name, root), "--trainer.max_epochs", "1"])
-    print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
-        args, log, sabotage = json.loads(line)
+        asked = json.loads(line)
+        if isinstance(asked, str):
+            with contextlib.redirect_stdout(io.StringIO()):
+                main([*fit_arguments(asked, root), "--trainer.max_epochs", "1"])
+            print(json.dumps("ready"), flush=True)
+            continue
+        args, log, sabotage = asked
         pid = fork_run(args, log, sabotage)
         print(json.dumps(pid), flush=True)
         print(json.dumps(exit_status(pid)), flush=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from harness import ROOT, RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
+from harness import QUICK, ROOT, RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
 
 from lit_rl.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
 from lit_rl.errors import ArtefactError, StorageError
@@ -45,15 +45,18 @@ def litrl(zygote):
 
 
 @pytest.fixture(scope="session")
-def undisturbed(litrl, tmp_path_factory):
-    """name -> (digest, seconds, run folder) of a run that nobody touched."""
-    runs = {}
-    for name in RUNS:
-        root = tmp_path_factory.mktemp(name)
-        began = time.perf_counter()
-        assert litrl(fit_arguments(name, root), root / "log") == 0, (root / "log").read_text()[-2000:]
-        runs[name] = (digest(root / "version_0"), time.perf_counter() - began, root / "version_0")
-    return runs
+def undisturbed(zygote, tmp_path_factory):
+    """name -> (digest, seconds, run folder) of a run that nobody touched, made when first asked for."""
+
+    class Runs(dict):
+        def __missing__(self, name: str) -> tuple[str, float, Path]:
+            zygote.warm(name)
+            root, began = tmp_path_factory.mktemp(name), time.perf_counter()
+            assert zygote.litrl(fit_arguments(name, root), root / "log") == 0, (root / "log").read_text()[-2000:]
+            self[name] = (digest(root / "version_0"), time.perf_counter() - began, root / "version_0")
+            return self[name]
+
+    return Runs()
 
 
 def last_line(log: Path) -> str:
@@ -80,7 +83,7 @@ def disturb(litrl, name: str, seconds: float, root: Path, kills: int, signals: l
     raise AssertionError(f"did not end: {codes}")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in RUNS])
 def test_a_killed_run_ends_with_the_same_bits(litrl, undisturbed, tmp_path, name):
     reference, seconds, _ = undisturbed[name]
     disturb(litrl, name, seconds, tmp_path / "a", 3, [signal.SIGKILL], random.Random(1))
