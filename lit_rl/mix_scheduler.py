@@ -14,8 +14,8 @@ temperature, which falls linearly over the run. In evaluation it is the likelies
 stands still, in both; the logits are the network's all the same, so that it can learn meanwhile.
 
 Measured so far it gains nothing: on Kuhn and Leduc the best fixed share is as good or better (configs/leduc_armac.yaml
-has the table and what was tried). It does find its way from a bad start: on Leduc it is better than fixed shares of 0.75
-and 1, though worse than 0.5, where it begins.
+has the table and what was tried). On Leduc it does better than fixed shares of 0.75 and 1, and worse than 0.5, where it
+begins.
 
 `FixedLambda` has the same interface and nothing to learn: off means off. Letters: N rows, A actions, D obs, K bins.
 """
