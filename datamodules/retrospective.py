@@ -70,9 +70,8 @@ class RetrospectiveDataModule(SelfPlayDataModule):
     def setup(self, stage: str) -> None:
         algorithm = self.trainer.lightning_module
         if not isinstance(algorithm, ARMAC):
-            raise ConfigError(
-                f"data=RetrospectiveDataModule: is for ARMAC; use SelfPlayDataModule for {algorithm!s:.40}"
-            )
+            name = type(algorithm).__name__
+            raise ConfigError(f"data=RetrospectiveDataModule: is for ARMAC; use SelfPlayDataModule for {name}")
         if self.past_policies is not None and algorithm.meta_regret is not None:
             raise ConfigError("data.past_policies: cannot play with a scheduler; use model.use_scheduler=false")
         super().setup(stage)

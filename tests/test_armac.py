@@ -491,3 +491,25 @@ def test_replays_of_actions_that_regret_matching_excludes_are_verified_too(tmp_p
 
 def logits_of(move):
     return [float(x) for x in move["logits"]]
+
+
+def test_its_data_module_is_for_armac_alone(make_fit):
+    trainer, ppo, _ = make_fit()
+    with pytest.raises(ConfigError, match="use SelfPlayDataModule for PPO"):
+        trainer.fit(ppo, RetrospectiveDataModule("envs.kuhn_poker", num_envs=4))
+
+
+def test_a_policy_that_does_not_draw_plays_the_likeliest_bins(kuhn_tree):
+    model = ARMAC("envs.kuhn_poker", network=sharp_mlp, use_scheduler=True)
+    policy, obs, legal = model.policy, torch.from_numpy(kuhn_tree.obs), torch.from_numpy(kuhn_tree.legal)
+    policy.scheduler.iteration.fill_(100)  # past the warm-up
+
+    def bins(key):
+        policy.draw_key.fill_(key)
+        return policy.eval().mixture(obs, legal).bin
+
+    assert not torch.equal(bins(1), bins(2)) and torch.equal(bins(1), bins(1))
+    policy.draws = False
+    mixture = policy.eval().mixture(obs, legal)
+    assert torch.equal(bins(1), bins(2))
+    assert torch.equal(bins(1), policy.scheduler.logits(obs, mixture.actor, mixture.regret).argmax(-1))
