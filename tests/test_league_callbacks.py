@@ -171,11 +171,22 @@ class Scripted(ExploiterSpawner):
         return [sys.executable, "-S", "-c", self.program, str(folder)]
 
 
-class Slowly(L.Callback):
-    """Iterations long enough for exploiters to end meanwhile."""
+class Patiently(L.Callback):
+    """Iterations that begin when no exploiter runs any more, or after `seconds`."""
+
+    def __init__(self, spawner, seconds=60.0):
+        self.spawner, self.seconds = spawner, seconds
 
     def on_train_epoch_start(self, trainer, pl_module):
-        time.sleep(0.1)
+        wait_for(lambda: all(child.poll() is not None for child in self.spawner._running.values()), self.seconds)
+
+
+def wait_for(condition, seconds=60.0):
+    """Whether `condition` came true within so many seconds."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.02)
+    return condition()
 
 
 CRASH = "import sys; print('no luck'); sys.exit(7)"
@@ -212,8 +223,8 @@ def test_an_exploiter_that_fails_leaves_the_run_alone_and_is_reported(
     spawner = Scripted(EXPLOITER, every=2, mode=mode, timeout=0.3 if program == HANG else 60, niceness=1)
     spawner.program = program
     with pytest.warns(UserWarning, match="the run goes on without it") as caught:
-        slowly = [Slowly()] if mode == "background" else []
-        _, beside = fit(tmp_path / "with", [*slowly, Snapshot(every=3), spawner], quiet=False)
+        patiently = [Patiently(spawner, 0.3 if program == HANG else 60)] if mode == "background" else []
+        _, beside = fit(tmp_path / "with", [*patiently, Snapshot(every=3), spawner], quiet=False)
     assert same(digest(without), digest(beside))
     jobs = [json.loads(p.read_text()) for p in sorted((tmp_path / "with" / "exploiters").glob("*/job.json"))]
     failed = [job for job in jobs if job["state"] == "failed"]
@@ -237,7 +248,15 @@ time.sleep(60)
 """
     spawner = Scripted(EXPLOITER, every=2)
     spawner.program = program
-    trainer, _ = fit(tmp_path / "run", [Slowly(), spawner], max_epochs=4)
+
+    def lives(count):
+        return wait_for(lambda: len(list((tmp_path / "run" / "exploiters").glob("*/life_*"))) == count)
+
+    class UntilItLives(L.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            assert trainer.current_epoch != 1 or lives(1)
+
+    trainer, _ = fit(tmp_path / "run", [spawner, UntilItLives()], max_epochs=4)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     (job,) = (json.loads(p.read_text()) for p in (tmp_path / "run" / "exploiters").glob("*/job.json"))
     assert job["state"] == "stopped" and not spawner._running
@@ -249,6 +268,7 @@ time.sleep(60)
         def on_train_epoch_end(self, trainer, pl_module):
             seen.append(list(again._running.values()))
             if len(seen) == 1:  # as if this run had been killed, and another had come
+                assert lives(2)
                 (child,) = again._running.values()
                 again._take_up(trainer.datamodule, pl_module, next(iter(again._running)))
                 assert list(again._running.values()) == [None]  # found, not started anew
@@ -258,7 +278,7 @@ time.sleep(60)
     with pytest.warns(UserWarning, match="ended without a verdict"):
         fit(tmp_path / "run", [again, Look()], ckpt_path=tmp_path / "last.ckpt", max_epochs=7, quiet=False)
     folder = next((tmp_path / "run" / "exploiters").iterdir())
-    assert len(list(folder.glob("life_*"))) == 2 and seen[-1] == []
+    assert lives(2) and seen[-1] == []
     assert json.loads((folder / "job.json").read_text())["state"] == "failed"
 
 
