@@ -77,13 +77,15 @@ class GroupSettings:
         lr: its learning rate in the first iteration.
         lr_end: in the last one; geometric in between.
         clip: bound on the norm of its gradient; null for none.
-        steps: optimizer steps per iteration.
+        steps: optimizer steps per iteration in which it learns.
+        every: it learns in the first of so many iterations.
     """
 
     lr: PositiveFloat
     lr_end: PositiveFloat
     clip: PositiveFloat | None = None
     steps: PositiveInt = 1
+    every: PositiveInt = 1
 
     def __post_init__(self):
         check_ranges(GroupSettings.__init__, vars(self))
@@ -93,7 +95,7 @@ REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
 AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
 CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
 ACTOR = GroupSettings(lr=1e-2, lr_end=1e-3)
-SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0)
+SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0, every=4)
 
 
 class Batch(NamedTuple):
@@ -239,8 +241,11 @@ class ARMAC(L.LightningModule):
             "actor": lambda: _from_notes(Rows, "actor", rollout),
             "scheduler": lambda: _from_notes(ScheduleRows, "scheduler", rollout),
         }
+        iteration = int(self.rollouts) - 1
         for step in range(self.batches_per_iteration):
-            trained = {name for name, group in self.groups.items() if step < group.steps}
+            trained = {
+                name for name, group in self.groups.items() if step < group.steps and iteration % group.every == 0
+            }
             yield Batch(**{name: rows() if name in trained else None for name, rows in sources.items()})
 
     @torch.no_grad()
@@ -277,47 +282,45 @@ class ARMAC(L.LightningModule):
         self.critic_memory.add(history[valid].numpy(), rollout.action[played][valid].numpy(), targets[valid].numpy())
         notes = {"learned": torch.ones(())}
         if self.policy.actor is not None:
-            notes |= self._advantages(obs[learns], legal[learns], advantages[learns], mixture.actor[learns])
+            states = infostates(obs[learns], legal[learns])
+            mixture = Mixture(*(x[learns][states.first] for x in mixture))
+            notes |= self._advantages(states, advantages[learns], mixture.actor)
         if self.meta_regret is not None:
-            notes |= self._judge(rollout, mixture, q[history], found.values[played], learns)
+            player = rollout.player[played][learns]
+            q = (1.0 - 2.0 * player.float()).unsqueeze(1) * q[history][learns]
+            found = self._judge(states, mixture, player[states.first], q, found.values[played][learns])
+            judged = _spread(learns, played)
+            notes |= found | {name: _spread(found[name][states.row], judged) for name in ("utilities", "keys")}
+            notes["judged"] = judged
         return notes
 
-    def _advantages(self, obs: Tensor, legal: Tensor, advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
-        """The actor's rows: mean advantages against the actor itself, rows weighted by the root of their visits."""
-        first, row = merge_equal_rows(obs, legal)
-        visits = torch.bincount(row).float()
-        mean = torch.from_numpy(sum_rows(row.numpy(), advantages, len(first))).float() / visits.unsqueeze(1)
-        target = mean - (actor[first] * mean).sum(-1, keepdim=True) * legal[first]
-        weight = (visits.sqrt() / visits.sqrt().sum()).unsqueeze(1).expand_as(target)
-        rows = Rows(obs[first], legal[first], target, weight)
+    def _advantages(self, states: "Infostates", advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
+        """The actor's rows: mean of the advantages [N, A] against the actor [M, A] itself."""
+        mean = states.mean(advantages)
+        target = mean - (actor * mean).sum(-1, keepdim=True) * states.legal
+        rows = Rows(states.obs, states.legal, target, states.weight.unsqueeze(1).expand_as(target))
         return {f"actor_{name}": x for name, x in rows._asdict().items()}
 
     def _judge(
-        self, rollout: Rollout, mixture: Mixture, q: Tensor, values: Tensor, learns: Tensor
+        self, states: "Infostates", mixture: Mixture, player: Tensor, q: Tensor, values: Tensor
     ) -> dict[str, Tensor]:
         """Utilities of all bins into the meta-regret table, and the scheduler's rows: where regrets are learned, since
-        there histories of one infostate weigh what chance and the other player's own policy make them weigh."""
-        played = rollout.played
-        obs, legal, player = (x[played][learns] for x in (rollout.obs, rollout.legal, rollout.player))
-        mixture = Mixture(*(x[learns] for x in mixture))
-        q = (1.0 - 2.0 * player.float()).unsqueeze(1) * q[learns]
+        there histories of one infostate weigh what chance and the other player's own policy make them weigh.
+
+        mixture [M], player [M]; q [N, A], the critic in the mover's view; values [N], what the mover got or may expect.
+        """
+        q = states.mean(q)
         decisions = MixedDecisions(
             actor=mixture.actor, regret=mixture.regret, mix_lambda=mixture.mix_lambda, bin=mixture.bin,
-            bin_prob=mixture.bin_prob, q=q, returns=values[learns],
+            bin_prob=mixture.bin_prob, q=q, returns=states.mean(values.unsqueeze(1)).squeeze(1), count=states.visits,
         )  # fmt: skip
         utilities = self.utility(decisions, self.policy.mixer, self.policy.scheduler.bins)
-        keys = self.state_keys(obs, player)
-        self.meta_regret.update(keys, utilities)
-        first, row = merge_equal_rows(obs, legal)
-        visits = torch.bincount(row).float()
+        keys = self.state_keys(states.obs, player)
+        self.meta_regret.update(keys, utilities, states.visits)
         rows = ScheduleRows(
-            obs[first], legal[first], mixture.actor[first], mixture.regret[first],
-            torch.from_numpy(sum_rows(row.numpy(), q, len(first))).float() / visits.unsqueeze(1),
-            self.meta_regret.desired(keys[first]), visits.sqrt() / visits.sqrt().sum(),
-        )  # fmt: skip
-        judged = _spread(learns, played)
-        notes = {f"scheduler_{name}": x for name, x in rows._asdict().items()} | {"judged": judged}
-        return notes | {"utilities": _spread(utilities, judged), "keys": _spread(keys, judged)}
+            states.obs, states.legal, mixture.actor, mixture.regret, q, self.meta_regret.desired(keys), states.weight
+        )
+        return {f"scheduler_{name}": x for name, x in rows._asdict().items()} | {"utilities": utilities, "keys": keys}
 
     def describe(self, rollout: Rollout, previous: Rollout | None) -> None:
         """Note down which share of the actor was played at each decision of a rollout; those carried keep theirs."""
@@ -493,6 +496,27 @@ class ARMAC(L.LightningModule):
 FACTORIES = (
     "network", "critic", "memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer", "optimizer",
 )  # fmt: skip
+
+
+class Infostates(NamedTuple):
+    """The M infostates at which N decisions were made."""
+
+    obs: Tensor  # [M, *D]
+    legal: Tensor  # [M, A] bool
+    first: Tensor  # [M], the first decision at each
+    row: Tensor  # [N], where each decision was made
+    visits: Tensor  # [M] float32
+    weight: Tensor  # [M], proportional to the root of the visits, with sum 1
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[N, X] -> [M, X]."""
+        return torch.from_numpy(sum_rows(self.row.numpy(), values, len(self.first))).float() / self.visits.unsqueeze(1)
+
+
+def infostates(obs: Tensor, legal: Tensor) -> Infostates:
+    first, row = merge_equal_rows(obs, legal)
+    visits = torch.bincount(row).float()
+    return Infostates(obs[first], legal[first], first, row, visits, visits.sqrt() / visits.sqrt().sum())
 
 
 def _from_notes(kind: type, prefix: str, rollout: Rollout):

@@ -41,7 +41,7 @@ def _entry(num_bins: int) -> np.dtype:
             ("older", np.int64),  # neighbours in order of use; the last entry of the array closes the ring
             ("newer", np.int64),
             ("born", np.int64),  # number of the row that brought it in
-            ("visits", np.int64),  # in this call
+            ("weight", np.float64),  # of its rows in this call
             ("total", np.float64, num_bins),  # of the utilities in this call
             ("utilities", np.float64, num_bins),
             ("regrets", np.float64, num_bins),
@@ -85,11 +85,12 @@ class MetaRegret:
     def __len__(self) -> int:
         return int(self._counters[0]["size"])
 
-    def update(self, keys: Tensor, utilities: Tensor) -> None:
-        """Take in utilities [N, K] at keys [N] int64, in the order of the rows.
+    def update(self, keys: Tensor, utilities: Tensor, count: Tensor | None = None) -> None:
+        """Take in utilities [N, K] at keys [N] int64, in the order of the rows; each row stands for `count` [N] of them
+        (default 1) in the mean of its key.
 
         Raises:
-            ValueError: other shapes or types.
+            ValueError: other shapes or types, or a count that is not positive.
             FloatingPointError: a utility that is not finite.
         """
         keys_array = self._checked(keys)
@@ -98,13 +99,16 @@ class MetaRegret:
                 f"utilities {tuple(utilities.shape)} must be [N, K] = ({len(keys)}, {len(self.bins)}): one column for "
                 f"each of bins={list(self.bins)}"
             )
-        array = utilities.detach().to("cpu", torch.float64).contiguous().numpy()
+        count = torch.ones(len(keys)) if count is None else count
+        if count.shape != keys.shape or not bool((count > 0).all()):
+            raise ValueError(f"count {tuple(count.shape)}: must be positive numbers [N] = {tuple(keys.shape)}")
+        array, counts = (x.detach().to("cpu", torch.float64).contiguous().numpy() for x in (utilities, count))
         finite = np.isfinite(array)
         if not finite.all():
             row = int(np.flatnonzero(~finite.all(axis=1))[0])
             raise FloatingPointError(f"utilities of key {int(keys_array[row])} are {array[row].tolist()}")
         _update(
-            keys_array, array, self._entries, self._slots, self._counters,
+            keys_array, array, counts, self._entries, self._slots, self._counters,
             self.regret_rate, self.utility_decay, self.utility_clip, self.max_regret,
         )  # fmt: skip
 
@@ -227,7 +231,7 @@ def _append(e, entries):
 
 
 @njit(error_model="numpy")
-def _update(keys, utilities, entries, slots, counters, regret_rate, utility_decay, utility_clip, max_regret):
+def _update(keys, utilities, counts, entries, slots, counters, regret_rate, utility_decay, utility_clip, max_regret):
     ring, num_bins, c = len(entries) - 1, utilities.shape[1], counters[0]
     for n in range(len(keys)):
         slot = _find(keys[n], entries, slots)
@@ -249,21 +253,21 @@ def _update(keys, utilities, entries, slots, counters, regret_rate, utility_deca
             slots[slot] = e
             entries[e].key = keys[n]
             entries[e].born = c.rows
-            entries[e].visits = 0
+            entries[e].weight = 0.0
             entries[e].total[:] = 0.0
             entries[e].utilities[:] = 0.0
             entries[e].regrets[:] = 0.0
         _append(e, entries)
-        entries[e].visits += 1
+        entries[e].weight += counts[n]
         for k in range(num_bins):
-            entries[e].total[k] += utilities[n, k]
+            entries[e].total[k] += counts[n] * utilities[n, k]
         c.rows += 1
     e = entries[ring].older
-    while e != ring and entries[e].visits > 0:  # those of this call are the most recent ones
+    while e != ring and entries[e].weight > 0:  # those of this call are the most recent ones
         entry = entries[e]
         weighted, weights = 0.0, 0.0
         for k in range(num_bins):
-            seen = entry.total[k] / entry.visits
+            seen = entry.total[k] / entry.weight
             mean = utility_decay * entry.utilities[k] + (1.0 - utility_decay) * seen
             entry.utilities[k] = min(max(mean, -utility_clip), utility_clip)
             entry.total[k] = 0.0
@@ -273,7 +277,7 @@ def _update(keys, utilities, entries, slots, counters, regret_rate, utility_deca
         for k in range(num_bins):
             regret = entry.regrets[k] + regret_rate * (entry.utilities[k] - weighted / weights)
             entry.regrets[k] = min(max(regret, 0.0), max_regret)
-        entry.visits = 0
+        entry.weight = 0.0
         e = entry.older
 
 

@@ -177,32 +177,32 @@ class MixScheduler(Scheduler):
         return self.head(self.trunk(inputs.to(self.head.weight.dtype))).float()
 
     def draw(self, logits: Tensor, uniform: Tensor | None = None) -> SchedulerOutput:
+        if self.iteration < self.warmup_iterations:
+            mix_lambda = torch.full_like(logits[:, 0], self.warmup_lambda)
+            return SchedulerOutput(logits, self._nearest(mix_lambda), mix_lambda)
         if self.mode == "continuous":
             mix_lambda = MARGIN + (1 - 2 * MARGIN) * torch.sigmoid(logits[:, 0])
-            bin = self._nearest(mix_lambda.detach())
-        elif self.training:
-            if uniform is None or uniform.shape != logits.shape:
-                shape = None if uniform is None else tuple(uniform.shape)
-                raise ValueError(f"uniform {shape}: training needs {tuple(logits.shape)} random numbers")
-            gumbel = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(uniform.dtype).tiny)))
-            noisy = logits + gumbel
-            bin = noisy.detach().argmax(-1)
-            relaxed = (torch.softmax(noisy / self.temperature, -1) * self.values).sum(-1)
-            mix_lambda = self.values[bin] + (relaxed - relaxed.detach())  # the value is the bin's to the last bit
-        else:
+            return SchedulerOutput(logits, self._nearest(mix_lambda.detach()), mix_lambda)
+        if not self.training:
             bin = logits.argmax(-1)
-            mix_lambda = self.values[bin]
-        warm = self.iteration < self.warmup_iterations
-        still = torch.full_like(mix_lambda, self.warmup_lambda)
-        return SchedulerOutput(
-            logits, torch.where(warm, self._nearest(still), bin), torch.where(warm, still, mix_lambda)
-        )
+            return SchedulerOutput(logits, bin, self.values[bin])
+        if uniform is None or uniform.shape != logits.shape:
+            shape = None if uniform is None else tuple(uniform.shape)
+            raise ValueError(f"uniform {shape}: training needs {tuple(logits.shape)} random numbers")
+        gumbel = -torch.log(-torch.log(uniform.clamp_min(torch.finfo(uniform.dtype).tiny)))
+        noisy = logits + gumbel
+        bin = noisy.detach().argmax(-1)
+        mix_lambda = self.values[bin]
+        if noisy.requires_grad:
+            relaxed = (torch.softmax(noisy / self.temperature, -1) * self.values).sum(-1)
+            mix_lambda = mix_lambda + (relaxed - relaxed.detach())  # the value is the bin's to the last bit
+        return SchedulerOutput(logits, bin, mix_lambda)
 
     def bin_probs(self, logits: Tensor) -> Tensor:
-        if self.mode == "continuous" or not self.training:
+        warm = self.iteration < self.warmup_iterations
+        if warm or self.mode == "continuous" or not self.training:
             return F.one_hot(self.draw(logits).bin, len(self.bins)).float()  # nothing is left to chance
-        still = (self.values == self.warmup_lambda).float()
-        return torch.where(self.iteration < self.warmup_iterations, still, torch.softmax(logits.detach(), -1))
+        return torch.softmax(logits.detach(), -1)
 
     def regulariser(self, logits: Tensor) -> Tensor:
         """l2_coef (sum of the squares of all parameters) - entropy_coef H: [N], the first term the same in each row."""
@@ -219,8 +219,8 @@ class MixScheduler(Scheduler):
 def policy_features(actor: Tensor, regret: Tensor) -> Tensor:
     """[N, 3]: KL(actor || 0.99 regret + 0.01 actor), entropy of the actor, entropy of the regret policy, in nats."""
     floored = (1 - FLOOR) * regret + FLOOR * actor
-    kl = (torch.xlogy(actor, actor) - torch.xlogy(actor, floored)).sum(-1)
-    return torch.stack([kl, -torch.xlogy(actor, actor).sum(-1), -torch.xlogy(regret, regret).sum(-1)], dim=1)
+    of_actor, of_regret = (-torch.xlogy(policy, policy).sum(-1) for policy in (actor, regret))
+    return torch.stack([-torch.xlogy(actor, floored).sum(-1) - of_actor, of_actor, of_regret], dim=1)
 
 
 def _log_probs(logits: Tensor) -> Tensor:

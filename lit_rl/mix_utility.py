@@ -1,7 +1,8 @@
 """Utilities: how good each share of the actor was at a decision, what meta-regret (`lit_rl.meta_regret`) is made of.
 
 `Counterfactual` asks the critic about all bins, `Immediate` what came of the one that was played, `Hybrid` both. All
-give U [N, K] from the point of view of the player who decided. A constant per row changes no regret.
+give U [N, K] from the point of view of the player who decided. A constant per row changes no regret. A row may stand
+for several decisions at one infostate, of which `q` and `returns` are the means: U is then the mean of theirs.
 
 The documents' fourth strategy, "advantage", sum over a of pi(a) (q(a) - sum over b of pi(b) q(b)), is 0 whatever q is,
 and is not offered. Letters: N rows, A actions, K bins.
@@ -19,7 +20,7 @@ from lit_rl.mixing import Mixer
 
 
 class MixedDecisions(NamedTuple):
-    """N decisions of a mixed policy, and what is known of their worth to the player who made them."""
+    """N rows of decisions of a mixed policy, and what is known of their worth to the player who made them."""
 
     actor: Tensor  # [N, A], probabilities, as when the decision was made
     regret: Tensor  # [N, A], those of regret matching
@@ -28,6 +29,7 @@ class MixedDecisions(NamedTuple):
     bin_prob: Tensor  # [N], probability with which the scheduler chose that bin (`Scheduler.bin_probs`)
     q: Tensor  # [N, A], the critic's action values, finite also where illegal
     returns: Tensor  # [N], what the player got from here on, or an unbiased estimate of it
+    count: Tensor  # [N] float32, how many decisions each row stands for
 
 
 class MixUtility(nn.Module):
@@ -55,12 +57,10 @@ class Counterfactual(MixUtility):
     def forward(self, decisions: MixedDecisions, mixer: Mixer, bins: Sequence[float]) -> Tensor:
         d = decisions
         _same_rows(d)
-        played = mixer(d.actor, d.regret, d.mix_lambda)
-        utilities = []
-        for value in bins:
-            probs = mixer(d.actor, d.regret, torch.full_like(d.mix_lambda, value))
-            utilities.append(((probs - played) * d.q).sum(-1))
-        return torch.stack(utilities, dim=1)
+        shares = torch.tensor(bins, dtype=d.mix_lambda.dtype, device=d.q.device).repeat_interleave(len(d.q))  # [K * N]
+        at_bins = mixer(d.actor.repeat(len(bins), 1), d.regret.repeat(len(bins), 1), shares)
+        gains = at_bins.view(len(bins), *d.q.shape) - mixer(d.actor, d.regret, d.mix_lambda)
+        return (gains * d.q).sum(-1).T
 
 
 class Immediate(MixUtility):
@@ -95,7 +95,7 @@ class Immediate(MixUtility):
         surplus = (d.returns - self.baseline.to(d.returns.device)) / d.bin_prob
         utilities = surplus.new_zeros(len(surplus), len(bins)).scatter_(1, d.bin[:, None], surplus[:, None])
         if len(surplus):
-            mean = d.returns.mean().to(self.baseline.device)
+            mean = ((d.count * d.returns).sum() / d.count.sum()).to(self.baseline.device)
             self.baseline.copy_(torch.where(self.calls > 0, torch.lerp(mean, self.baseline, self.baseline_decay), mean))
             self.calls += 1
         return utilities

@@ -428,7 +428,9 @@ def bench_meta_regret(table: Table, threads: int) -> None:
     with torch.no_grad():
         output = scheduler(obs, actor, regret, torch.rand(n, 5))
         probs = scheduler.bin_probs(output.logits).gather(1, output.bin[:, None])[:, 0]
-    made = MixedDecisions(actor, regret, output.mix_lambda, output.bin, probs, torch.randn(n, 3), torch.randn(n))
+    made = MixedDecisions(
+        actor, regret, output.mix_lambda, output.bin, probs, torch.randn(n, 3), torch.randn(n), torch.ones(n)
+    )
 
     def step() -> None:
         desired = torch.full((n, 5), 0.2)

@@ -158,6 +158,10 @@ def test_a_call_is_one_observation_per_key():
     a.update(torch.full((6,), 9), utilities)
     b.update(torch.tensor([9]), utilities.mean(0, keepdim=True))
     assert torch.allclose(a.save()["regrets"], b.save()["regrets"], atol=1e-15)
+    counted = MetaRegret(BINS)
+    means = torch.stack([utilities[:4].mean(0), utilities[4:].mean(0)])
+    counted.update(torch.tensor([9, 9]), means, torch.tensor([4.0, 2.0]))
+    assert torch.allclose(a.save()["regrets"], counted.save()["regrets"], atol=1e-15)
 
 
 def test_saved_and_loaded_bit_by_bit(tmp_path):
@@ -220,6 +224,9 @@ def test_bad_rows_are_refused():
     for shape in ((3, 1, 5), (3, 4), (2, 5)):
         with pytest.raises(ValueError, match=r"utilities .* must be \[N, K\] = \(3, 5\)"):
             table.update(torch.arange(3), torch.zeros(shape))
+    for count in (torch.ones(2), torch.tensor([1.0, 0.0, 1.0]), torch.full((3,), math.nan)):
+        with pytest.raises(ValueError, match=r"count .* must be positive"):
+            table.update(torch.arange(3), torch.zeros(3, 5), count)
     utilities = torch.zeros(3, 5)
     utilities[1, 2] = math.nan
     with pytest.raises(FloatingPointError, match="utilities of key 8 are"):

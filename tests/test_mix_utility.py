@@ -18,7 +18,7 @@ def decisions(n=50, seed=0, **given):
     fields = dict(
         actor=actor, regret=regret, mix_lambda=torch.tensor(BINS)[bin], bin=bin,
         bin_prob=torch.rand(n, generator=generator) * 0.9 + 0.1, q=torch.randn(n, 3, generator=generator),
-        returns=torch.randn(n, generator=generator),
+        returns=torch.randn(n, generator=generator), count=torch.ones(n),
     )  # fmt: skip
     return MixedDecisions(**(fields | given))
 
@@ -27,7 +27,7 @@ def one(bin=1, bin_prob=0.5, returns=2.0):
     return MixedDecisions(
         actor=torch.tensor([[1.0, 0.0]]), regret=torch.tensor([[0.25, 0.75]]), mix_lambda=torch.tensor([BINS[bin]]),
         bin=torch.tensor([bin]), bin_prob=torch.tensor([bin_prob]), q=torch.tensor([[3.0, -1.0]]),
-        returns=torch.tensor([returns]),
+        returns=torch.tensor([returns]), count=torch.ones(1),
     )  # fmt: skip
 
 
@@ -99,6 +99,21 @@ def test_immediate_is_right_on_average():
     d = decisions(5, bin=torch.arange(5), bin_prob=probs, returns=brings)
     mean = (probs[:, None] * utility(d, LinearMixer(), BINS)).sum(0)
     assert torch.allclose(mean, brings - 0.25, atol=1e-6)
+
+
+def test_a_row_stands_for_the_mean_of_its_decisions():
+    """Three decisions at one infostate, as three rows and as one; two at another."""
+    row, count = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3.0, 2.0])
+    d = decisions(2)
+    q, returns = torch.randn(5, 3), torch.randn(5)
+    each = MixedDecisions(*(x[row] for x in d))._replace(q=q, returns=returns, count=torch.ones(5))
+    mean = torch.zeros(2, 5).index_put_((row, torch.arange(5)), (1 / count)[row])
+    merged = d._replace(q=mean @ q, returns=mean @ returns, count=count)
+    for make in (Counterfactual, Immediate, Hybrid):
+        one_by_one, together = make(), make()
+        for _ in range(2):  # the second call has a baseline
+            a, b = (u(x, LinearMixer(), BINS) for u, x in ((one_by_one, each), (together, merged)))
+            assert torch.allclose(mean @ a, b, atol=1e-6)
 
 
 def test_hybrid_is_half_of_each():

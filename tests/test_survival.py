@@ -572,7 +572,8 @@ def test_a_checkpoint_write_leaves_no_garbage(tmp_path):
 
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
-    """Twenty minutes of training: the resident set grows by less than 1 MB an hour once it is warm."""
+    """The resident set grows by less than 1 MB an hour over twenty minutes, once it is warm: after fifteen, since numbers
+    of distinct rows that are seldom met are each new to oneDNN's cache of kernels and to the heap."""
     command = [
         sys.executable, "-W", "ignore", "-m", "lit_rl", "fit", "--config", str(ROOT / "configs" / "leduc_ppo.yaml"),
         "--trainer.max_epochs", "1000000", "--trainer.check_val_every_n_epoch", "50", "--trainer.enable_progress_bar",
@@ -582,7 +583,7 @@ def test_memory_stays_flat(tmp_path):
     run = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
     pages, began = [], time.monotonic()
     try:
-        while (elapsed := time.monotonic() - began) < 1200:
+        while (elapsed := time.monotonic() - began) < 35 * 60:
             time.sleep(2)
             assert run.poll() is None
             resident = int(Path(f"/proc/{run.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -591,7 +592,7 @@ def test_memory_stays_flat(tmp_path):
         run.terminate()
         code = run.wait(60)
     assert code == 143
-    hours, megabytes = np.array([page for page in pages if page[0] > 1 / 12]).T  # the first five minutes warm up
+    hours, megabytes = np.array([page for page in pages if page[0] > 1 / 4]).T
     slope = np.polyfit(hours, megabytes, 1)[0]
-    print(f"\nresident set {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB over fifteen minutes, {slope:+.2f} MB/h")
+    print(f"\nresident set {megabytes[0]:.1f} -> {megabytes[-1]:.1f} MB over twenty minutes, {slope:+.2f} MB/h")
     assert slope < 1.0
