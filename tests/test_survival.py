@@ -572,8 +572,8 @@ def test_a_checkpoint_write_leaves_no_garbage(tmp_path):
 
 @pytest.mark.slow
 def test_memory_stays_flat(tmp_path):
-    """The resident set grows by less than 1 MB an hour over twenty minutes, once it is warm: after fifteen, since numbers
-    of distinct rows that are seldom met are each new to oneDNN's cache of kernels and to the heap."""
+    """The resident set grows by less than 1 MB an hour over twenty minutes, once it is warm: after fifteen, since each
+    new number of distinct rows, and some are seldom met, is new to oneDNN's cache of kernels and to the heap."""
     command = [
         sys.executable, "-W", "ignore", "-m", "lit_rl", "fit", "--config", str(ROOT / "configs" / "leduc_ppo.yaml"),
         "--trainer.max_epochs", "1000000", "--trainer.check_val_every_n_epoch", "50", "--trainer.enable_progress_bar",
