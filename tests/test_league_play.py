@@ -11,6 +11,7 @@ from test_players import SPEC, exact_return, lively
 
 from datamodules.league_play import LeagueDataModule
 from envs.vector_env import VectorEnv
+from lit_rl.armac import ARMAC, GroupSettings
 from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.league import League, Member
 from lit_rl.networks import MLP
@@ -163,7 +164,7 @@ def test_against_a_caller_it_learns_to_win(leduc, leduc_tree):
     assert before < 0.2 * best and after > 0.85 * best
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rnad", "neurd"])
+@pytest.mark.parametrize("algorithm", ["ppo", "rnad", "neurd", "armac"])
 def test_algorithms_resume_bit_by_bit(tmp_path, algorithm):
     """From a checkpoint in mid-run, whatever global random state: the same weights, the same games."""
 
@@ -171,6 +172,10 @@ def test_algorithms_resume_bit_by_bit(tmp_path, algorithm):
         torch.manual_seed(3)
         if algorithm == "ppo":
             return PPO("envs.leduc_poker", network=small)
+        if algorithm == "armac":
+            steady = GroupSettings(lr=1e-2, lr_end=1e-2)  # whatever the length of the run
+            groups = {f"{name}_group": steady for name in ("regret", "average", "critic", "actor")}
+            return ARMAC("envs.leduc_poker", network=small, mix_lambda=0.25, **groups)
         return RNaD("envs.leduc_poker", network=small, form="neurd" if algorithm == "neurd" else "kl")
 
     options = dict(opponents=["random", *HEURISTICS], league=str(tmp_path / "a.sqlite"), run="main")
