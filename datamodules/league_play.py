@@ -39,7 +39,7 @@ class LeagueDataModule(SelfPlayDataModule):
     Args:
         game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
         league: the league's file, made if there is none; null: <run folder>/league/league.sqlite.
-        opponents: members who are always there: import paths of heuristics, player files, or random.
+        opponents: members who are always there: import paths of heuristics, player files, checkpoints, or random.
         matchmaker: import path of a function of `lit_rl.matchmaking`, whose own go by their bare names.
         matchmaker_options: its arguments by name.
         self_play_share: share of the games in which the current policy has all seats.
@@ -305,10 +305,13 @@ def _how(member: Member) -> dict:
 def _fixed_member(spec: str) -> Member:
     if spec == "random":
         return Member("random", "random", permanent=True)
-    if spec.endswith(".pt"):
-        if not Path(spec).is_file():
-            raise ConfigError(f"opponents: {spec!r}: no such player file")
-        return Member(Path(spec).stem, "external", file=str(Path(spec).absolute()), permanent=True)
+    if spec.endswith((".pt", ".ckpt")):
+        path = Path(spec).absolute()
+        if not path.is_file():
+            raise ConfigError(f"opponents: {spec!r}: no such player file or checkpoint")
+        run = path.parents[1] if path.parent.name == "checkpoints" else None
+        name = path.stem if run is None else f"{run.parent.name}-{run.name}-{path.stem}"
+        return Member(name, "external", file=str(path), permanent=True)
     return Member(spec.rpartition(".")[2], "heuristic", path=spec, permanent=True)
 
 

@@ -1,7 +1,8 @@
 """Players: whatever can sit in a seat, and the files they are kept in.
 
 A player file holds a policy's weights, how to build its network, and the game that it plays; nothing in it is code, and
-it loads with `weights_only=True`. Letters: N, B rows, A actions, D obs shape, R infostates.
+it loads with `weights_only=True`. A checkpoint of a run is one as well: of the policy that the run exports.
+Letters: N, B rows, A actions, D obs shape, R infostates.
 """
 
 import importlib
@@ -209,7 +210,7 @@ def save_player(path: Path, policy: nn.Module, game: Game, network: dict | None 
 
 
 def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) -> nn.Module:
-    """The policy in a player file, in eval mode.
+    """The policy in a player file or exported by a checkpoint, in eval mode.
 
     Args:
         sha256: what the file's must be; None trusts it.
@@ -224,6 +225,8 @@ def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) ->
         raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
+        if "player" not in content:
+            content = _player_of(content, game)
         whose = content["game"], content["version"], content["interface"]
         state, network = content["state_dict"], content["network"]
     except Exception as error:
@@ -243,3 +246,13 @@ def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) ->
         whose = "the learner's, and it does not say how its own is built" if network is None else network
         raise ArtefactError(f"player file {path}: its weights are of another network than {whose}") from error
     return policy.requires_grad_(False).eval()
+
+
+def _player_of(checkpoint: dict, game: Game) -> dict:
+    """What a player file of the policy that a checkpoint exports would hold; the interface is told by its weights."""
+    run = checkpoint["run"]
+    prefix = f"{run['exports']}."
+    weights = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
+    network = checkpoint["hyper_parameters"].get("network")
+    whose = {"game": run["game"], "version": run["version"], "interface": interface_of(game)}
+    return {"network": network, "state_dict": weights} | whose

@@ -30,6 +30,7 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
         "version": module.game.version,
         "iteration": module.trainer.current_epoch,
         "decisions": int(module.decisions),
+        "exports": next(name for name, part in module.named_modules() if part is module.export_policy()),
     }
     checkpoint["surroundings"] = _surroundings(module)
     checkpoint["iteration_metrics"] = of_every_rank(module.trainer, module.iteration_metrics)

@@ -262,7 +262,7 @@ def test_an_empty_pool_is_self_play_and_one_warning(tmp_path, leduc):
         ({"matchmaker": "role_weights", "matchmaker_options": {"weights": {"ghost": 1.0}}}, "unknown role 'ghost'"),
         ({"self_play_share": 1.5}, "self_play_share=1.5"),
         ({"refresh_every": 0}, "refresh_every=0"),
-        ({"opponents": ["nowhere.pt"]}, "'nowhere.pt': no such player file"),
+        ({"opponents": ["nowhere.pt"]}, "'nowhere.pt': no such player file or checkpoint"),
         ({"opponents": ["envs.leduc_heuristics.bluff"]}, "no such heuristic"),
         ({"opponents": ["random", "random"]}, "random is listed twice"),
     ],

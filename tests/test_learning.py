@@ -1,5 +1,6 @@
 """Each headline config against the number in its header; minutes each, so `pytest -m slow` only."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,3 +24,31 @@ def test_headline_config(config, bound, tmp_path):
 
     summary = run(str(ROOT / "configs" / f"{config}.yaml"), 21, tmp_path, [])
     assert summary["nash_conv"] < bound
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "options", "nash_conv", "share"),
+    [
+        (None, [], None, 0.95),
+        ("leduc_ppo", ["--trainer.max_epochs=500", "--trainer.check_val_every_n_epoch=500"], (0.5, 3), 0.9),
+        ("leduc_rnad", [], (0.1, 0.3), 0.6),
+    ],
+)
+def test_an_exploiter_finds_what_there_is(config, options, nash_conv, share, tmp_path):
+    """Against uniform play, a half-trained and a good policy: the part of the exact best response's gain that it finds.
+
+    One fresh seed; the last bound is below the worst seed of the config's header.
+    """
+    from seeds import run
+
+    victim, begin = "random", []
+    if config is not None:
+        summary = run(str(ROOT / "configs" / f"{config}.yaml"), 22, tmp_path / "victim", options)
+        assert nash_conv[0] < summary["nash_conv"] < nash_conv[1]
+        (path,) = (tmp_path / "victim").glob("seed_22/version_0/checkpoints/last.ckpt")
+        victim, begin = str(path), ["--trainer.callbacks.start_from", str(path)]
+    arguments = ["--data.opponents", json.dumps([victim]), *begin]
+    run(str(ROOT / "configs" / "leduc_exploiter.yaml"), 23, tmp_path / "exploiter", arguments)
+    (verdict,) = (tmp_path / "exploiter").glob("seed_23/version_0/verdict.json")
+    assert json.loads(verdict.read_text())["share"] > share

@@ -1,10 +1,15 @@
 """Players: what sits in a seat, the files, and matches against what exact evaluation says."""
 
+import warnings
+
+import lightning as L
 import numpy as np
 import pytest
 import torch
 
+from datamodules.self_play import SelfPlayDataModule
 from envs.heuristics import load_heuristic
+from lit_rl.armac import ARMAC
 from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.match import play_match
 from lit_rl.networks import MLP
@@ -19,6 +24,8 @@ from lit_rl.players import (
     save_player,
 )
 from lit_rl.policy import policy_table
+from lit_rl.ppo import PPO
+from lit_rl.rnad import RNaD
 
 SPEC = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [16]}}
 
@@ -86,6 +93,24 @@ def test_player_files_come_back_as_they_went(leduc, tmp_path):
     torch.random.set_rng_state(before)
     load_policy(tmp_path / "p.pt", leduc)
     assert torch.equal(torch.random.get_rng_state(), before)  # nobody's random numbers were used
+
+
+@pytest.mark.parametrize("algorithm", [PPO, RNaD, ARMAC])
+def test_a_checkpoint_plays_the_policy_that_its_run_exports(leduc, leduc_tree, tmp_path, algorithm):
+    options = {} if algorithm is ARMAC else {"ema_decay": 0.9}
+    model = algorithm("envs.leduc_poker", network=lambda game: MLP(game, hidden=(16,)), **options)
+    model.hparams["network"] = SPEC  # as the command line leaves it
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(model, SelfPlayDataModule("envs.leduc_poker", num_envs=32, num_steps=8))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = load_policy(tmp_path / "last.ckpt", leduc)
+    assert np.array_equal(policy_table(loaded, leduc_tree), policy_table(model.export_policy(), leduc_tree))
+    assert not np.array_equal(policy_table(loaded, leduc_tree), policy_table(model.policy, leduc_tree))
 
 
 def test_what_is_no_player_here_is_refused_by_name(leduc, kuhn, tmp_path):
