@@ -30,6 +30,7 @@ VARIANTS = {
     "fixed 1": fixed(1.0),
     "discrete": scheduled(mode="discrete"),
     "continuous": scheduled(mode="continuous"),
+    "discrete to 0.25": scheduled(mode="discrete", bins=[0.0, 0.125, 0.25], warmup_lambda=0.125),
     "discrete, medium": scheduled(mode="discrete", keys=MEDIUM),
     "discrete, hybrid": scheduled("Hybrid", mode="discrete"),
     "discrete, from 1": scheduled(mode="discrete", warmup_lambda=1.0, warmup_iterations=100),
