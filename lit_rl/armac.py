@@ -95,7 +95,7 @@ REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
 AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
 CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
 ACTOR = GroupSettings(lr=1e-2, lr_end=1e-3)
-SCHEDULER = GroupSettings(lr=1e-3, lr_end=1e-4, clip=1.0, every=4)
+SCHEDULER = GroupSettings(lr=5e-3, lr_end=5e-4, clip=1.0, every=8)
 
 
 class Batch(NamedTuple):
