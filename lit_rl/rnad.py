@@ -19,11 +19,12 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
 
         and NeuRD moves the logits along A, within a threshold (`lit_rl.losses.neurd`); L = L_neurd + beta L_value.
         References are copies of the target network. Ours: gamma_H, which adds -gamma_H log pi(a) to Q, and the
-        weights of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a).
+        weights of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less
+        noise, but an action too rare to be drawn, pi(a) n(s) < 1, feels its advantage only now and then.
 
 Which reference (`lit_rl.references`): one refreshed every so often, with R-NaD's glide from one to the next if wanted;
-a magnet; a portfolio. What this leaves out: recurrence, DeepNash's
-thresholded and rounded policy at test time, more than two players in the form neurd.
+a magnet; a portfolio. What this leaves out: recurrence, DeepNash's thresholded and rounded policy at test time, more
+than two players in the form neurd.
 
 One iteration is as in `lit_rl.ppo`: `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`; the
 reference moves after the last minibatch. Letters: T steps, B envs, N decisions, M distinct infostates, A actions.
@@ -79,7 +80,8 @@ class RNaD(L.LightningModule):
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
         ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
-            exports the weights themselves.
+            exports the weights themselves. In the form neurd it is the target network, too, and a long memory holds
+            all back (configs/leduc_rnad_neurd.yaml).
         whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
             cuts games at the end of each rollout, for games much longer than that.
         visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
