@@ -24,13 +24,13 @@ losses over networks that share no weights. Letters: T steps, B envs, N decision
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import NamedTuple
 
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
@@ -50,52 +50,31 @@ from lit_rl.memory import (
     Samples,
     cross_entropy,
     squared_error,
-    sum_rows,
 )
-from lit_rl.merge import merge_equal_rows, uniform_of_rows
+from lit_rl.merge import Infostates, infostates, uniform_of_rows
 from lit_rl.meta_regret import MetaRegret, MetaRegretFactory
 from lit_rl.mix_scheduler import MixScheduler, Scheduler, SchedulerFactory, scheduler_loss
 from lit_rl.mix_utility import Counterfactual, MixedDecisions, MixUtilityFactory
 from lit_rl.mixed_policy import CachedPolicy, Mixture, mixed_policy
 from lit_rl.mixing import LinearMixer, MixerFactory, check_same_bins
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
+from lit_rl.parameter_groups import (
+    ACTOR,
+    AVERAGE,
+    CRITIC,
+    REGRET,
+    SCHEDULER,
+    GroupSettings,
+    clip_groups,
+    grouped_optimizer,
+)
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
 from lit_rl.resume import load_state, of_every_rank, save_state, well_formed
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import Rollout
-from lit_rl.schedules import Exponential
 from lit_rl.state_keys import InfostateKeys, StateKeysFactory
 
 DRAW_STREAM = 11
-
-
-@dataclass(frozen=True)
-class GroupSettings:
-    """How one network is trained: its parameter group of the one optimizer.
-
-    Args:
-        lr: its learning rate in the first iteration.
-        lr_end: in the last one; geometric in between.
-        clip: bound on the norm of its gradient; null for none.
-        steps: optimizer steps per iteration in which it learns.
-        every: it learns in the first of so many iterations.
-    """
-
-    lr: PositiveFloat
-    lr_end: PositiveFloat
-    clip: PositiveFloat | None = None
-    steps: PositiveInt = 1
-    every: PositiveInt = 1
-
-    def __post_init__(self):
-        check_ranges(GroupSettings.__init__, vars(self))
-
-
-REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
-AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
-CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
-ACTOR = GroupSettings(lr=1e-2, lr_end=1e-3)
-SCHEDULER = GroupSettings(lr=5e-3, lr_end=5e-4, clip=1.0, every=8)
 
 
 class Batch(NamedTuple):
@@ -294,7 +273,7 @@ class ARMAC(L.LightningModule):
             notes["judged"] = judged
         return notes
 
-    def _advantages(self, states: "Infostates", advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
+    def _advantages(self, states: Infostates, advantages: Tensor, actor: Tensor) -> dict[str, Tensor]:
         """The actor's rows: mean of the advantages [N, A] against the actor [M, A] itself."""
         mean = states.mean(advantages)
         target = mean - (actor * mean).sum(-1, keepdim=True) * states.legal
@@ -302,7 +281,7 @@ class ARMAC(L.LightningModule):
         return {f"actor_{name}": x for name, x in rows._asdict().items()}
 
     def _judge(
-        self, states: "Infostates", mixture: Mixture, player: Tensor, q: Tensor, values: Tensor
+        self, states: Infostates, mixture: Mixture, player: Tensor, q: Tensor, values: Tensor
     ) -> dict[str, Tensor]:
         """Utilities of all bins into the meta-regret table, and the scheduler's rows: where regrets are learned, since
         there histories of one infostate weigh what chance and the other player's own policy make them weigh.
@@ -448,9 +427,7 @@ class ARMAC(L.LightningModule):
         return (rows.weight * (loss - self.scheduler_utility_coef * utility / self.game.max_return)).sum()
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        for group in optimizer.param_groups:
-            if self.groups[group["name"]].clip is not None:
-                nn.utils.clip_grad_norm_(group["params"], self.groups[group["name"]].clip)
+        clip_groups(optimizer, self.groups)
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
@@ -477,46 +454,16 @@ class ARMAC(L.LightningModule):
         return torch.from_numpy(policy_table(self.export_policy(), tree))
 
     def configure_optimizers(self):
-        networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
-        if "actor" in self.groups:
-            networks["actor"] = self.policy.actor
-        if "scheduler" in self.groups:
-            networks["scheduler"] = self.policy.scheduler
-        optimizer = self.optimizer(
-            [{"name": name, "params": list(net.parameters()), "lr": 1.0} for name, net in networks.items()]
-        )
-        total = self.trainer.max_epochs
-        rates = [Exponential(float(self.groups[name].lr), float(self.groups[name].lr_end)) for name in networks]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, [lambda index, rate=rate: rate(index, total) for rate in rates]
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        networks = {
+            "regret": self.policy.regret, "average": self.average, "critic": self.critic, "actor": self.policy.actor,
+            "scheduler": self.policy.scheduler,
+        }  # fmt: skip
+        return grouped_optimizer(networks, self.groups, self.optimizer, self.trainer.max_epochs)
 
 
 FACTORIES = (
     "network", "critic", "memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer", "optimizer",
 )  # fmt: skip
-
-
-class Infostates(NamedTuple):
-    """The M infostates at which N decisions were made."""
-
-    obs: Tensor  # [M, *D]
-    legal: Tensor  # [M, A] bool
-    first: Tensor  # [M], the first decision at each
-    row: Tensor  # [N], where each decision was made
-    visits: Tensor  # [M] float32
-    weight: Tensor  # [M], proportional to the root of the visits, with sum 1
-
-    def mean(self, values: Tensor) -> Tensor:
-        """[N, X] -> [M, X]."""
-        return torch.from_numpy(sum_rows(self.row.numpy(), values, len(self.first))).float() / self.visits.unsqueeze(1)
-
-
-def infostates(obs: Tensor, legal: Tensor) -> Infostates:
-    first, row = merge_equal_rows(obs, legal)
-    visits = torch.bincount(row).float()
-    return Infostates(obs[first], legal[first], first, row, visits, visits.sqrt() / visits.sqrt().sum())
 
 
 def _from_notes(kind: type, prefix: str, rollout: Rollout):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from envs.game import Game
 from lit_rl.errors import check_ranges
-from lit_rl.merge import RowIndex, merge_equal_rows
+from lit_rl.merge import RowIndex, merge_equal_rows, sum_rows
 from lit_rl.mixing import regret_matching
 
 LEAST = 1e-3  # a critic target that has faded below this weight is forgotten
@@ -367,12 +367,6 @@ def squared_error(output: Tensor, rows: Rows) -> Tensor:
     """Weighted mean of (output - target)^2 over rows and legal actions; a scalar."""
     error = F.mse_loss(torch.where(rows.legal, output, 0.0), rows.target, reduction="none")
     return (rows.weight * torch.where(rows.legal, error, 0.0)).sum()
-
-
-def sum_rows(row: np.ndarray, vectors: Tensor, num_rows: int) -> np.ndarray:
-    """[num_rows, A] float64: the sum of the vectors [N, A] of each row [N]."""
-    columns = vectors.numpy().T
-    return np.stack([np.bincount(row, column, num_rows) for column in columns], axis=1)
 
 
 def obs_dtype(game: Game) -> torch.dtype:

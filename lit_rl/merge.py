@@ -4,6 +4,8 @@ Exact, not an approximation: the loss is the same function of the same outputs, 
 to the order of floating-point sums.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numba import njit
@@ -118,6 +120,33 @@ def infostate_weights(
     state_weight = visits ** (visit_exponent - 1)
     action_weight = state_weight * log_prob.exp() * visits / drawn
     return state_weight / state_weight.mean(), action_weight / action_weight.mean()
+
+
+class Infostates(NamedTuple):
+    """The M infostates at which N decisions were made."""
+
+    obs: Tensor  # [M, *D]
+    legal: Tensor  # [M, A] bool
+    first: Tensor  # [M], the first decision at each
+    row: Tensor  # [N], where each decision was made
+    visits: Tensor  # [M] float32
+    weight: Tensor  # [M], proportional to the root of the visits, with sum 1
+
+    def mean(self, values: Tensor) -> Tensor:
+        """[N, X] -> [M, X]."""
+        return torch.from_numpy(sum_rows(self.row.numpy(), values, len(self.first))).float() / self.visits.unsqueeze(1)
+
+
+def infostates(obs: Tensor, legal: Tensor) -> Infostates:
+    first, row = merge_equal_rows(obs, legal)
+    visits = torch.bincount(row).float()
+    return Infostates(obs[first], legal[first], first, row, visits, visits.sqrt() / visits.sqrt().sum())
+
+
+def sum_rows(row: np.ndarray, vectors: Tensor, num_rows: int) -> np.ndarray:
+    """[num_rows, A] float64: the sum of the vectors [N, A] of each row [N]."""
+    columns = vectors.numpy().T
+    return np.stack([np.bincount(row, column, num_rows) for column in columns], axis=1)
 
 
 def _words(obs: Tensor, legal: Tensor) -> np.ndarray:

@@ -19,13 +19,14 @@ from callbacks.finite_guard import plain
 from datamodules.retrospective import RetrospectiveDataModule
 from envs.game import load_game
 from envs.vector_env import VectorEnv
-from lit_rl.armac import ARMAC, Batch, GroupSettings, infostates
+from lit_rl.armac import ARMAC, Batch
 from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.memory import Reservoir, ReservoirMemory, RowMemory, Samples, new_index
-from lit_rl.merge import merge_equal_rows
+from lit_rl.merge import infostates, merge_equal_rows
 from lit_rl.meta_regret import MetaRegret
 from lit_rl.mixing import regret_matching
 from lit_rl.networks import MLP
+from lit_rl.parameter_groups import GroupSettings
 from lit_rl.past_policies import PastPolicies
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 from lit_rl.replay import EXCLUDED, finished_games, game_record, verify, weights_hash

@@ -11,10 +11,11 @@ from test_players import SPEC, exact_return, lively
 
 from datamodules.league_play import LeagueDataModule
 from envs.vector_env import VectorEnv
-from lit_rl.armac import ARMAC, GroupSettings
+from lit_rl.armac import ARMAC
 from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.league import League, Member
 from lit_rl.networks import MLP
+from lit_rl.parameter_groups import GroupSettings
 from lit_rl.players import RANDOM, HeuristicPlayer, NetworkPlayer, player_table, save_player
 from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
