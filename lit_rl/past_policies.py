@@ -71,7 +71,7 @@ class PastPolicies:
         self.seen += 1
         leaves = range(len(self.players)) if self.seen == 1 else [iteration % len(self.players)]
         for j in leaves:
-            drawn = self.kept[int(generator.integers(len(self.kept)))]
+            drawn = self.kept[int(generator.integers(len(self.kept)))].clone()  # parameters become views of it
             player = self.players[j]
             vector_to_parameters(drawn.to(next(player.parameters()).device), player.policy.parameters())
         for player in self.players:  # all: which rows share a forward must not depend on where a run was resumed

@@ -366,7 +366,11 @@ def test_past_policies_are_kept_seated_and_saved(kuhn, keep):
             model.policy.regret.policy_head.bias += 1.0
         model.play.renew()
         weights.append(parameters_to_vector(model.policy.parameters()).clone())
+        before = [parameters_to_vector(player.policy.parameters()) for player in past.players]
         past.begin(model.policy, iteration)
+        if iteration:  # who does not make room stays as it is, also if the buffer drops it
+            stays = (iteration + 1) % 2
+            assert torch.equal(parameters_to_vector(past.players[stays].policy.parameters()), before[stays])
         r = collect(env, model.play, 3, exploration=exploring(40), opponents=past)
         slots = torch.stack(past.slots)
         assert slots.shape == r.action.shape and {0, 1} == set(slots.flatten().tolist())
