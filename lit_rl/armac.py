@@ -40,7 +40,7 @@ from envs.game import load_game
 from envs.rng import derive_key
 from lit_rl import losses
 from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.log import is_log_iteration
+from lit_rl.log import is_log_iteration, minibatch_means
 from lit_rl.memory import (
     CriticMemory,
     Memory,
@@ -437,11 +437,7 @@ class ARMAC(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if self.iteration_metrics and is_log_iteration(self.trainer):
-            names = sorted({name for metrics in self.iteration_metrics for name in metrics})
-            means = {
-                f"train/{name}": torch.stack([m[name] for m in self.iteration_metrics if name in m]).mean()
-                for name in names
-            }
+            means = minibatch_means(self.iteration_metrics)
             self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
 
     def validation_step(self, tree: GameTree, batch_idx: int) -> None:

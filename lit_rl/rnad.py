@@ -45,7 +45,7 @@ from envs.game import load_game
 from lit_rl import losses
 from lit_rl.batches import Batch, minibatches
 from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.log import is_log_iteration
+from lit_rl.log import is_log_iteration, minibatch_means
 from lit_rl.merge import merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
@@ -265,10 +265,7 @@ class RNaD(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         if self.iteration_metrics and is_log_iteration(self.trainer):
-            means = {
-                f"train/{k}": torch.stack([m[k] for m in self.iteration_metrics]).mean()
-                for k in self.iteration_metrics[0]
-            }
+            means = minibatch_means(self.iteration_metrics)
             means |= {f"reference/{k}": v.float() for k, v in self.reference.metrics().items()}
             self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
 
