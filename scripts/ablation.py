@@ -133,7 +133,7 @@ def main(variants: dict = VARIANTS, config: str = "leduc_rnad", description: str
 def table(results: dict[str, list[float]], against: str | None = None) -> str:
     """Median, worst and interval of each variant, seed by seed in the same order, as text."""
     inside = 1 - 2 ** (1 - len(next(iter(results.values()))))
-    lines = [f"{'variant':<20} {'median':>8} {'worst':>8}   {inside:.0%} interval of the median"]
+    lines = [f"{'variant':<20} {'median':>8} {'worst':>8}   {100 * inside:.3g} % interval of the median"]
     for name, values in results.items():
         line = f"{name:<20} {statistics.median(values):>8.4f} {max(values):>8.4f}"
         line += f"   [{min(values):.4f}, {max(values):.4f}]"

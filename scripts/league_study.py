@@ -122,7 +122,7 @@ def main() -> None:
         jobs = {name: [pool.submit(measure, *name, seed, args) for seed in args.seeds] for name in names}
         summaries = {" ".join(name): [job.result() for job in group] for name, group in jobs.items()}
     inside = 1 - 2 ** (1 - len(args.seeds))
-    print(f"\n{'':<20} {'median':>8} {'worst':>8} {'decisions':>12}   {inside:.0%} interval of the median")
+    print(f"\n{'':<20} {'median':>8} {'worst':>8} {'decisions':>12}   {100 * inside:.3g} % interval of the median")
     results = {name: [s["nash_conv"] for s in group] for name, group in summaries.items()}
     for name, values in results.items():
         total = statistics.median(s["total_decisions"] for s in summaries[name])
