@@ -64,5 +64,5 @@ def test_the_table_compares_seed_by_seed():
     from ablation import table
 
     text = table({"a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 2.0]}, against="a").splitlines()
-    assert "75% interval" in text[0] and text[1].split()[:3] == ["a", "2.0000", "4.0000"]
+    assert "75 % interval" in text[0] and text[1].split()[:3] == ["a", "2.0000", "4.0000"]
     assert text[2].endswith("x 1.00 [0.50, 2.00] of a") and "[2.0000, 2.0000]" in text[2]
