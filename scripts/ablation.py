@@ -90,6 +90,7 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import FuncFormatter
 
     figure, axes = plt.subplots(figsize=(8, 0.5 + 0.42 * len(results)), layout="constrained")
     for y, values in enumerate(reversed(results.values())):
@@ -100,6 +101,10 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
         axes.annotate(f"{median:.3f}", (median, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
     axes.set_yticks(range(len(results)), list(reversed(results)))
     axes.set(xscale="log", xlabel="NashConv of the exported policy (chips per game); bar: median", title=title)
+    axes.set_ylim(-0.5, len(results) - 0.3)
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.tick_params(axis="x", which="both", labelsize=8)
     axes.grid(True, axis="x", which="both", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
