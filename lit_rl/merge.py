@@ -138,6 +138,7 @@ class Infostates(NamedTuple):
 
 
 def infostates(obs: Tensor, legal: Tensor) -> Infostates:
+    """Which infostates N decisions with obs [N, *D] and legal [N, A] were made at; on the CPU."""
     first, row = merge_equal_rows(obs, legal)
     visits = torch.bincount(row).float()
     return Infostates(obs[first], legal[first], first, row, visits, visits.sqrt() / visits.sqrt().sum())
