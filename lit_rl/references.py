@@ -6,8 +6,8 @@ every checkpoint, moved with the module, without gradients, always in eval mode,
 the learner, since it looks through the same `PolicyOutput`. Everything follows from the iteration number and the
 weights it was shown: no random numbers, so that a resumed run goes on bit by bit.
 
-Measured on Leduc (configs/leduc_rnad.yaml): the KL to the closest member of a portfolio is that to the newest, so
-it does what a single reference does; a mixture of the members holds back.
+Measured on Leduc (configs/leduc_rnad.yaml): a portfolio that takes its copies when its main reference does finds the
+newest closest, always, and does what a single reference does; a mixture of the members holds back.
 
 Letters: M infostates, A actions, K members of a portfolio, L policies (the main reference and K members), R probe rows.
 """
