@@ -12,14 +12,14 @@ from jsonargparse.typing import PositiveInt
 from callbacks.snapshot import needs_a_league
 from datamodules.league_play import LeagueDataModule
 from envs.rng import derive_key
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.league import Result
-from lit_rl.match import Match, play_match
-from lit_rl.matchmaking import ROLES
-from lit_rl.players import NetworkPlayer, Player
-from lit_rl.ratings import wilson_interval
-from lit_rl.run_folder import write_json
+from lit_rl.league.league import Result
+from lit_rl.league.match import Match, play_match
+from lit_rl.league.matchmaking import ROLES
+from lit_rl.league.players import NetworkPlayer, Player
+from lit_rl.league.ratings import wilson_interval
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.run_folder import write_json
 
 ARENA_STREAM = 8
 

@@ -11,10 +11,10 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.checkpoint_io import remove_stages
-from lit_rl.errors import StorageError, exit_code
-from lit_rl.run_folder import RunLogger, write_json
-from lit_rl.signals import Stopped, requests
+from lit_rl.run.checkpoint_io import remove_stages
+from lit_rl.run.errors import StorageError, exit_code
+from lit_rl.run.run_folder import RunLogger, write_json
+from lit_rl.run.signals import Stopped, requests
 
 
 class LastCheckpoint(Checkpoint):

@@ -8,12 +8,12 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ConfigError
+from lit_rl.armac.meta_regret import MetaRegret
+from lit_rl.armac.mix_scheduler import Scheduler
+from lit_rl.armac.state_keys import StateKeys
 from lit_rl.log import is_log_iteration
-from lit_rl.meta_regret import MetaRegret
-from lit_rl.mix_scheduler import Scheduler
-from lit_rl.state_keys import StateKeys
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ConfigError
 
 MOST_POINTS, MOST_STATES = 2000, 24  # of the picture
 

@@ -12,11 +12,11 @@ from jsonargparse.typing import PositiveInt
 
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
-from lit_rl.replay import finished_games, game_record, weights_hash
-from lit_rl.replay_file import ReplayWriter, read
 from lit_rl.rollout import Rollout, collect
+from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
+from lit_rl.run.replay import finished_games, game_record, weights_hash
+from lit_rl.run.replay_file import ReplayWriter, read
 
 REPLAY_STREAM = 4
 POSITION = ("offset", "sha256", "games")

@@ -9,9 +9,9 @@ import lightning as L
 import torch
 
 from envs.exact import GameTree
-from lit_rl.checkpoint_io import replace_file
 from lit_rl.policy import exact_metrics
-from lit_rl.run_folder import write_json
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.run_folder import write_json
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
 

@@ -5,8 +5,8 @@ from typing import get_type_hints
 
 import lightning as L
 
-from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.log import is_log_iteration
+from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.schedules import Schedule
 
 

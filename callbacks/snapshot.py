@@ -4,16 +4,16 @@ import lightning as L
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from datamodules.league_play import LeagueDataModule
-from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.league import Member, retained
+from lit_rl.league.league import Member, retained
+from lit_rl.league.players import network_of, save_player
 from lit_rl.log import is_log_iteration
-from lit_rl.players import network_of, save_player
+from lit_rl.run.errors import ConfigError, check_ranges
 
 
 class Snapshot(L.Callback):
     """Every so many iterations add the exported policy to the league as a member of role past, <run>-<iteration>.
 
-    In play are the newest snapshots and, log-spaced, some of all before (`lit_rl.league.retained`); the others are
+    In play are the newest snapshots and, log-spaced, some of all before (`league.retained`); the others are
     retired, and come back if the spacing shifts to them. Logs league/members, of those in play.
 
     Args:

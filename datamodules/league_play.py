@@ -13,14 +13,14 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloa
 
 from datamodules.self_play import REMEDY, SelfPlayDataModule
 from envs.rng import derive_key
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ArtefactError, ConfigError, check_ranges
-from lit_rl.league import League, Member, Result
-from lit_rl.matchmaking import Pool, draw_shares, load_matchmaker
-from lit_rl.players import RANDOM, HeuristicPlayer, NetworkPlayer, Player, load_policy
-from lit_rl.resume import of_every_rank
+from lit_rl.league.league import League, Member, Result
+from lit_rl.league.matchmaking import Pool, draw_shares, load_matchmaker
+from lit_rl.league.players import RANDOM, HeuristicPlayer, NetworkPlayer, Player, load_policy
+from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
 from lit_rl.rollout import Rollout
-from lit_rl.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
+from lit_rl.run.resume import of_every_rank
 
 LEAGUE_STREAM = 7
 
@@ -40,7 +40,7 @@ class LeagueDataModule(SelfPlayDataModule):
         game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
         league: the league's file, made if there is none; null: <run folder>/league/league.sqlite.
         opponents: members who are always there: import paths of heuristics, player files, checkpoints, or random.
-        matchmaker: import path of a function of `lit_rl.matchmaking`, whose own go by their bare names.
+        matchmaker: import path of a function of `lit_rl.league.matchmaking`, whose own go by their bare names.
         matchmaker_options: its arguments by name.
         self_play_share: share of the games in which the current policy has all seats.
         refresh_every: iterations between two looks at the league.

@@ -7,11 +7,11 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
 from datamodules.self_play import REMEDY, SelfPlayDataModule
 from envs.rng import derive_key
-from lit_rl.armac import ARMAC
-from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.past_policies import PastPolicies
-from lit_rl.resume import of_every_rank
+from lit_rl.armac.armac import ARMAC
+from lit_rl.armac.past_policies import PastPolicies
 from lit_rl.rollout import Rollout, collect
+from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.resume import of_every_rank
 
 
 class RetrospectiveDataModule(SelfPlayDataModule):

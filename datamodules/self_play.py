@@ -15,9 +15,9 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ArtefactError, ConfigError, check_ranges
-from lit_rl.resume import of_every_rank, warn_of, well_formed
 from lit_rl.rollout import Opponents, Rollout, collect
+from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
+from lit_rl.run.resume import of_every_rank, warn_of, well_formed
 
 SHUFFLE_STREAM = 3
 REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"

@@ -81,7 +81,7 @@ class VectorEnv:
         num_decisions: [B] int32, decisions made so far in the running game.
         action_streams, chance_streams: [B] uint64, the state of the two random streams of each row.
         game_streams: [B] uint64, `chance_streams` as it was when the running game began: together with the players'
-            actions it tells the whole game (see `lit_rl.replay`). 0 where not known, as without `record`.
+            actions it tells the whole game (see `lit_rl.run.replay`). 0 where not known, as without `record`.
     """
 
     def __init__(

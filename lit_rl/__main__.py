@@ -3,7 +3,7 @@
 import os
 import sys
 
-from lit_rl.signals import Stopped, requests
+from lit_rl.run.signals import Stopped, requests
 
 
 def main() -> None:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_rl.errors import ConfigError
-from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.rollout import Rollout
+from lit_rl.row_index import infostate_weights, merge_equal_rows
+from lit_rl.run.errors import ConfigError
 
 
 class Batch(NamedTuple):
@@ -46,7 +46,7 @@ def minibatches(
 
     Args:
         advantages, returns: [T, B] float32; valid: [T, B] bool.
-        visit_exponent: see `lit_rl.merge.infostate_weights`; None weighs all decisions the same.
+        visit_exponent: see `lit_rl.row_index.infostate_weights`; None weighs all decisions the same.
         merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
 
     Raises:

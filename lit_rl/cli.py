@@ -47,13 +47,14 @@ from callbacks.throughput import Throughput
 from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
-from lit_rl.armac import ARMAC
-from lit_rl.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
-from lit_rl.errors import ArtefactError, ConfigError, exit_code, one_line
+from lit_rl.armac.armac import ARMAC
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
-from lit_rl.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
-from lit_rl.signals import Stopped, requests
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
+from lit_rl.run.errors import ArtefactError, ConfigError, exit_code
+from lit_rl.run.messages import one_line
+from lit_rl.run.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
+from lit_rl.run.signals import Stopped, requests
 
 __all__ = [
     "ARMAC", "PPO", "Arena", "EpisodeStats", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",

@@ -5,7 +5,7 @@ Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with the i
 minibatches, optional clipping of the value, gradient clipping by the Trainer. Rudolph et al. (2025, arXiv 2502.08938)
 found this competitive in games of hidden information once the entropy coefficient is large. Here the coefficient
 anneals (`callbacks.scalar_schedule`) and an average of the weights is exported (`ema_decay`). Ours, not from a paper:
-learning from whole games only (`lit_rl.returns`) and counting infostates rather than decisions (`lit_rl.merge`).
+learning from whole games only (`lit_rl.returns`) and counting infostates rather than decisions (`lit_rl.row_index`).
 
 What it leaves out: recurrence, reference policies (see R-NaD). Opponents other than the current policy are the
 datamodule's business (`datamodules.league_play`).
@@ -29,13 +29,13 @@ from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
 from lit_rl.batches import Batch, minibatches
-from lit_rl.errors import check_ranges
 from lit_rl.log import is_log_iteration, minibatch_means
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
-from lit_rl.resume import load_state, save_state
 from lit_rl.returns import gae
 from lit_rl.rollout import Rollout
+from lit_rl.run.errors import check_ranges
+from lit_rl.run.resume import load_state, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
 
@@ -65,7 +65,7 @@ class PPO(L.LightningModule):
         whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
             cuts games at the end of each rollout, for games much longer than that.
         visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
-            drawn there as much as the policy expects (see `lit_rl.merge.infostate_weights`); null counts every
+            drawn there as much as the policy expects (see `lit_rl.row_index.infostate_weights`); null counts every
             decision the same.
         merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
     """

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from envs.game import Game
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.losses import reference_kl
-from lit_rl.merge import merge_equal_rows
 from lit_rl.policy import ActorCritic
+from lit_rl.row_index import merge_equal_rows
+from lit_rl.run.errors import ConfigError, check_ranges
 
 
 class Reference(nn.Module):

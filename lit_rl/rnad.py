@@ -44,15 +44,15 @@ from envs.exact import GameTree
 from envs.game import load_game
 from lit_rl import losses
 from lit_rl.batches import Batch, minibatches
-from lit_rl.errors import ConfigError, check_ranges
 from lit_rl.log import is_log_iteration, minibatch_means
-from lit_rl.merge import merge_equal_rows
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
 from lit_rl.references import Magnet, ReferenceFactory
-from lit_rl.resume import load_state, save_state
 from lit_rl.returns import gae, two_player_v_trace
 from lit_rl.rollout import Rollout
+from lit_rl.row_index import merge_equal_rows
+from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.resume import load_state, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
 
@@ -85,7 +85,7 @@ class RNaD(L.LightningModule):
         whole_games: learn from a decision once its game is over, which is unbiased (see `lit_rl.returns.gae`); false
             cuts games at the end of each rollout, for games much longer than that.
         visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
-            drawn there as much as the policy expects (see `lit_rl.merge.infostate_weights`); null counts every
+            drawn there as much as the policy expects (see `lit_rl.row_index.infostate_weights`); null counts every
             decision the same.
         merge_rows: evaluate each distinct infostate of a rollout once (exact, and faster in small games).
     """

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.vector_env import VectorEnv
-from lit_rl.merge import merge_equal_rows
 from lit_rl.policy import MASKED, PolicyOutput
+from lit_rl.row_index import merge_equal_rows
 
 
 @dataclass(frozen=True)

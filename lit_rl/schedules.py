@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from lit_rl.errors import ConfigError
+from lit_rl.run.errors import ConfigError
 
 
 class Schedule:

@@ -295,8 +295,8 @@ def bench_league(table: Table, threads: int) -> None:
     from datamodules.league_play import LeagueDataModule
     from datamodules.self_play import SelfPlayDataModule
     from envs.game import load_game
-    from lit_rl.league import League, Member
-    from lit_rl.players import save_player
+    from lit_rl.league.league import League, Member
+    from lit_rl.league.players import save_player
     from lit_rl.ppo import PPO
 
     game = load_game("envs.leduc_poker")
@@ -396,11 +396,11 @@ def bench_meta_regret(table: Table, threads: int) -> None:
 
     from envs.exact import GameTree
     from envs.game import load_game
-    from lit_rl.meta_regret import MetaRegret
-    from lit_rl.mix_scheduler import MixScheduler, scheduler_loss
-    from lit_rl.mix_utility import Counterfactual, MixedDecisions
-    from lit_rl.mixing import LinearMixer, regret_matching
-    from lit_rl.state_keys import TieredKeys
+    from lit_rl.armac.meta_regret import MetaRegret
+    from lit_rl.armac.mix_scheduler import MixScheduler, scheduler_loss
+    from lit_rl.armac.mix_utility import Counterfactual, MixedDecisions
+    from lit_rl.armac.mixing import LinearMixer, regret_matching
+    from lit_rl.armac.state_keys import TieredKeys
 
     n, tree = 65_536, GameTree(load_game("envs.leduc_poker"))
     rows = torch.randint(0, tree.num_rows, (n,), generator=torch.Generator().manual_seed(0))

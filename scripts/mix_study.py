@@ -13,15 +13,15 @@ def fixed(mix_lambda: float) -> dict:
 
 
 def scheduled(utility: str = "Counterfactual", keys: dict | None = None, **args) -> dict:
-    keys = keys or {"class_path": "lit_rl.state_keys.InfostateKeys"}
-    scheduler = {"class_path": "lit_rl.mix_scheduler.MixScheduler", "init_args": args}
-    utility = {"class_path": f"lit_rl.mix_utility.{utility}"}
+    keys = keys or {"class_path": "lit_rl.armac.state_keys.InfostateKeys"}
+    scheduler = {"class_path": "lit_rl.armac.mix_scheduler.MixScheduler", "init_args": args}
+    utility = {"class_path": f"lit_rl.armac.mix_utility.{utility}"}
     return {
         "model": {"init_args": {"use_scheduler": True, "scheduler": scheduler, "utility": utility, "state_keys": keys}}
     }
 
 
-MEDIUM = {"class_path": "lit_rl.state_keys.TieredKeys", "init_args": {"tier": "medium"}}
+MEDIUM = {"class_path": "lit_rl.armac.state_keys.TieredKeys", "init_args": {"tier": "medium"}}
 VARIANTS = {
     "fixed 0": fixed(0.0),
     "fixed 0.25": fixed(0.25),

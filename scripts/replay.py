@@ -16,14 +16,14 @@ import torch
 from torch import nn
 
 from envs.game import Game, load_game
-from lit_rl.errors import ArtefactError
-from lit_rl.memory import Memory
-from lit_rl.mix_scheduler import Scheduler
-from lit_rl.mixed_policy import mixed_policy
-from lit_rl.mixing import Mixer
+from lit_rl.armac.memory import Memory
+from lit_rl.armac.mix_scheduler import Scheduler
+from lit_rl.armac.mixed_policy import mixed_policy
+from lit_rl.armac.mixing import Mixer
 from lit_rl.policy import ActorCritic
-from lit_rl.replay import Position, check_rules, refusing, verify, weights_hash
-from lit_rl.replay_file import read
+from lit_rl.run.errors import ArtefactError
+from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
+from lit_rl.run.replay_file import read
 
 OURS = ("envs", "lit_rl")  # packages whose code a replay or checkpoint may name; it may come from a stranger
 

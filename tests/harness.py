@@ -42,7 +42,8 @@ RUNS = {
     "leduc_neurd": ["--config", "configs/leduc_rnad.yaml", "--data.num_envs", "16", "--model.form", "neurd"],
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
-        "--model.state_keys", "lit_rl.state_keys.TieredKeys", "--model.utility", "lit_rl.mix_utility.Hybrid",
+        "--model.state_keys", "lit_rl.armac.state_keys.TieredKeys",
+        "--model.utility", "lit_rl.armac.mix_utility.Hybrid",
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
     "kuhn_armac_past": [
@@ -51,7 +52,7 @@ RUNS = {
     ],
     "leduc_armac": [
         "--config", "configs/leduc_armac.yaml", "--data.num_envs", "16", "--model.mix_lambda", "0.5",
-        "--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "500",
+        "--model.memory", "lit_rl.armac.memory.ReservoirMemory", "--model.memory.capacity", "500",
         "--model.memory.batch_size", "64",
     ],
 }  # fmt: skip

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from envs.game import load_game
-from lit_rl.league import League, Member, Result
+from lit_rl.league.league import League, Member, Result
 
 
 def write(path: Path, writer: int, each: int) -> None:

@@ -19,20 +19,20 @@ from callbacks.finite_guard import plain
 from datamodules.retrospective import RetrospectiveDataModule
 from envs.game import load_game
 from envs.vector_env import VectorEnv
-from lit_rl.armac import ARMAC, Batch
-from lit_rl.errors import ArtefactError, ConfigError
-from lit_rl.memory import Reservoir, ReservoirMemory, RowMemory, Samples, new_index
-from lit_rl.merge import infostates, merge_equal_rows
-from lit_rl.meta_regret import MetaRegret
-from lit_rl.mixing import regret_matching
+from lit_rl.armac.armac import ARMAC, Batch
+from lit_rl.armac.memory import Reservoir, ReservoirMemory, RowMemory, Samples, new_index
+from lit_rl.armac.meta_regret import MetaRegret
+from lit_rl.armac.mixing import regret_matching
+from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.armac.past_policies import PastPolicies
 from lit_rl.networks import MLP
-from lit_rl.parameter_groups import GroupSettings
-from lit_rl.past_policies import PastPolicies
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
-from lit_rl.replay import EXCLUDED, finished_games, game_record, verify, weights_hash
-from lit_rl.replay_file import ReplayWriter
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import collect
+from lit_rl.row_index import infostates, merge_equal_rows
+from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.replay import EXCLUDED, finished_games, game_record, verify, weights_hash
+from lit_rl.run.replay_file import ReplayWriter
 
 ROOT = Path(__file__).parent.parent
 
@@ -406,10 +406,10 @@ def test_use_scheduler_false_has_nothing_of_it():
         ([*SCHEDULED, "--model.scheduler.bins", "[0,0.5,0.5]"], "twice"),
         ([*SCHEDULED, "--model.scheduler.bins", "[0.5]"], "at least two"),
         ([*SCHEDULED, "--model.state_keys", "TieredKeys", "--model.state_keys.tier", "huge"], "tier"),
-        ([*SCHEDULED, "--model.utility", "lit_rl.mix_utility.Advantage"], "Advantage"),
+        ([*SCHEDULED, "--model.utility", "lit_rl.armac.mix_utility.Advantage"], "Advantage"),
         ([*SCHEDULED, "--model.meta_regret", "MetaRegret", "--model.meta_regret.max_states", "0"], "max_states"),
         (["--data.game", "envs.biased_rps", "--model.regret_group.lr", "0"], "lr"),
-        (["--model.memory", "lit_rl.memory.ReservoirMemory", "--model.memory.capacity", "0"], "capacity"),
+        (["--model.memory", "lit_rl.armac.memory.ReservoirMemory", "--model.memory.capacity", "0"], "capacity"),
         ([*SCHEDULED, "--model.scheduler", "FixedLambda"], "one share only"),
         ([*SCHEDULED, "--data.past_policies", "5"], "use_scheduler=false"),
         (["--data.past_policies", "5", "--data.keep", "best"], "keep"),
@@ -431,7 +431,7 @@ def test_networks_learn_kuhn_in_seconds(tmp_path, quiet):
     """A few hundred iterations, both memories: far below the uniform policy's 0.917."""
     for memory, bound in (("RowMemory", 0.3), ("ReservoirMemory", 0.6)):
         run = short_run(
-            tmp_path / memory, "--model.memory", f"lit_rl.memory.{memory}", config="kuhn_armac_1m", iterations=250
+            tmp_path / memory, "--model.memory", f"lit_rl.armac.memory.{memory}", config="kuhn_armac_1m", iterations=250
         )
         assert json.loads((run / "summary.json").read_text())["nash_conv"] < bound
 

@@ -17,9 +17,9 @@ from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary, thin
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.throughput import Throughput
-from lit_rl.checkpoint_io import VerifiedCheckpointIO
-from lit_rl.errors import ConfigError
 from lit_rl.ppo import PPO
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
+from lit_rl.run.errors import ConfigError
 from lit_rl.schedules import Linear, Step
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lit_rl.errors import ArtefactError, ConfigError
-from lit_rl.league import League, Member, Result, sha256_of
-from lit_rl.ratings import Rating, Score, rate_period
+from lit_rl.league.league import League, Member, Result, sha256_of
+from lit_rl.league.ratings import Rating, Score, rate_period
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 ROOT = Path(__file__).parent.parent
 

@@ -24,11 +24,11 @@ from callbacks.exploiter_verdict import ExploiterVerdict, exploitation
 from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.snapshot import Snapshot
 from datamodules.self_play import SelfPlayDataModule
-from lit_rl.errors import ConfigError
-from lit_rl.league import League, retained, sha256_of
-from lit_rl.players import HeuristicPlayer, NetworkPlayer, load_policy, player_table
+from lit_rl.league.league import League, retained, sha256_of
+from lit_rl.league.players import HeuristicPlayer, NetworkPlayer, load_policy, player_table
 from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
+from lit_rl.run.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 EXPLOITER = str(ROOT / "configs" / "leduc_exploiter.yaml")
@@ -400,7 +400,7 @@ def test_a_sharpened_exploiter_is_kept_as_it_was_judged(tmp_path, leduc, leduc_t
 
 
 def test_a_verdict_can_begin_with_the_victims_weights(tmp_path, leduc):
-    from lit_rl.players import save_player
+    from lit_rl.league.players import save_player
 
     victim = small(leduc)
     torch.nn.init.normal_(victim.policy_head.weight)

@@ -11,18 +11,18 @@ from test_players import SPEC, exact_return, lively
 
 from datamodules.league_play import LeagueDataModule
 from envs.vector_env import VectorEnv
-from lit_rl.armac import ARMAC
-from lit_rl.errors import ArtefactError, ConfigError
-from lit_rl.league import League, Member
+from lit_rl.armac.armac import ARMAC
+from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.league.league import League, Member
+from lit_rl.league.players import RANDOM, HeuristicPlayer, NetworkPlayer, player_table, save_player
+from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
 from lit_rl.networks import MLP
-from lit_rl.parameter_groups import GroupSettings
-from lit_rl.players import RANDOM, HeuristicPlayer, NetworkPlayer, player_table, save_player
 from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
-from lit_rl.replay import finished_games, game_record, verify
 from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
-from lit_rl.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
+from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.replay import finished_games, game_record, verify
 
 HEURISTICS = [f"envs.leduc_heuristics.{name}" for name in ("always_call", "always_raise", "hand_strength")]
 
@@ -298,8 +298,8 @@ def test_replays_know_whose_moves_are_the_learners(leduc, tmp_path, seating):
     seats.begin_anew()
     network = lively(leduc)
     r = collect(env, network, 12, opponents=seats)
-    from lit_rl.replay import weights_hash
-    from lit_rl.replay_file import ReplayWriter
+    from lit_rl.run.replay import weights_hash
+    from lit_rl.run.replay_file import ReplayWriter
 
     writer, count, theirs = ReplayWriter(tmp_path / "replay.jsonl"), 0, 0
     writer.begin(

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_rl.errors import ConfigError
-from lit_rl.matchmaking import (
+from lit_rl.league.matchmaking import (
     Pool,
     draw_shares,
     inverse_win_rate,
@@ -14,6 +13,7 @@ from lit_rl.matchmaking import (
     skill_matched,
     uniform,
 )
+from lit_rl.run.errors import ConfigError
 
 
 def pool(win_rates, games=1e9, roles=None, rating=None, **learner):
@@ -82,7 +82,7 @@ def test_skill_matched():
 def test_by_name_or_path_with_options():
     p = pool([0.9, 0.1])
     assert load_matchmaker("uniform")(p) == pytest.approx([0.5, 0.5])
-    by_path = load_matchmaker("lit_rl.matchmaking.pfsp", {"weighting": "variance", "power": 1})
+    by_path = load_matchmaker("lit_rl.league.matchmaking.pfsp", {"weighting": "variance", "power": 1})
     assert by_path(p) == pytest.approx(pfsp(p, "variance", 1))
     assert uniform(p).sum() == 1
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lit_rl import losses
-from lit_rl.merge import infostate_weights, merge_equal_rows
 from lit_rl.networks import MLP
+from lit_rl.row_index import infostate_weights, merge_equal_rows
 
 
 def test_twin():

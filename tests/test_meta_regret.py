@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from lit_rl.errors import ArtefactError
-from lit_rl.meta_regret import MetaRegret
+from lit_rl.armac.meta_regret import MetaRegret
+from lit_rl.run.errors import ArtefactError
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -7,10 +7,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 import callbacks.mix_lambda
 from callbacks.mix_lambda import MixLambda, MixStatistics, plot_mix_lambda, states_most_met
-from lit_rl.meta_regret import MetaRegret
-from lit_rl.mix_scheduler import FixedLambda, MixScheduler
+from lit_rl.armac.meta_regret import MetaRegret
+from lit_rl.armac.mix_scheduler import FixedLambda, MixScheduler
+from lit_rl.armac.state_keys import TieredKeys
 from lit_rl.ppo import PPO
-from lit_rl.state_keys import TieredKeys
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from lit_rl.mix_scheduler import MARGIN, FixedLambda, MixScheduler, SchedulerOutput, policy_features, scheduler_loss
+from lit_rl.armac.mix_scheduler import (
+    MARGIN,
+    FixedLambda,
+    MixScheduler,
+    SchedulerOutput,
+    policy_features,
+    scheduler_loss,
+)
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

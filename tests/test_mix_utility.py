@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from lit_rl.mix_utility import Counterfactual, Hybrid, Immediate, MixedDecisions, MixUtility
-from lit_rl.mixing import LinearMixer, Mixer
+from lit_rl.armac.mix_utility import Counterfactual, Hybrid, Immediate, MixedDecisions, MixUtility
+from lit_rl.armac.mixing import LinearMixer, Mixer
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lit_rl.mixing import LinearMixer, Mixer, check_bins, check_same_bins, regret_matching
+from lit_rl.armac.mixing import LinearMixer, Mixer, check_bins, check_same_bins, regret_matching
 
 
 def policies(rows=200, actions=4, seed=0):

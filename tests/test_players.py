@@ -9,11 +9,9 @@ import torch
 
 from datamodules.self_play import SelfPlayDataModule
 from envs.heuristics import load_heuristic
-from lit_rl.armac import ARMAC
-from lit_rl.errors import ArtefactError, ConfigError
-from lit_rl.match import play_match
-from lit_rl.networks import MLP
-from lit_rl.players import (
+from lit_rl.armac.armac import ARMAC
+from lit_rl.league.match import play_match
+from lit_rl.league.players import (
     RANDOM,
     HeuristicPlayer,
     NetworkPlayer,
@@ -23,9 +21,11 @@ from lit_rl.players import (
     player_table,
     save_player,
 )
+from lit_rl.networks import MLP
 from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 SPEC = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [16]}}
 
@@ -73,7 +73,7 @@ def test_a_table_is_a_policy(leduc, leduc_tree, tmp_path):
     best = leduc_tree.best_response(leduc_tree.uniform_policy())
     policy = TablePolicy.of(leduc_tree, best)
     assert player_table(NetworkPlayer(policy), leduc_tree) == pytest.approx(best)
-    spec = {"class_path": "lit_rl.players.TablePolicy", "init_args": {"num_rows": len(best)}}
+    spec = {"class_path": "lit_rl.league.players.TablePolicy", "init_args": {"num_rows": len(best)}}
     sha = save_player(tmp_path / "oracle.pt", policy, leduc, spec)
     loaded = load_policy(tmp_path / "oracle.pt", leduc, sha)
     assert player_table(NetworkPlayer(loaded), leduc_tree) == pytest.approx(best)

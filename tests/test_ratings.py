@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lit_rl.ratings import (
+from lit_rl.league.ratings import (
     Rating,
     Score,
     elo,

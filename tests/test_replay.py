@@ -21,11 +21,11 @@ from callbacks.replay import Replay
 from envs.game import CHANCE, TERMINAL, load_game
 from envs.vector_env import VectorEnv
 from lit_rl.cli import main as litrl
-from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.networks import MLP
-from lit_rl.replay import finished_games, game_record, verify, weights_hash
-from lit_rl.replay_file import SCHEMA, ReplayWriter, canonical, read, seal
 from lit_rl.rollout import collect
+from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.replay import finished_games, game_record, verify, weights_hash
+from lit_rl.run.replay_file import SCHEMA, ReplayWriter, canonical, read, seal
 from scripts.replay import main
 
 ROOT = Path(__file__).parent.parent

@@ -16,12 +16,12 @@ from conftest import small_mlp
 from datamodules.self_play import SelfPlayDataModule
 from envs.vector_env import VectorEnv
 from lit_rl import losses
-from lit_rl.errors import ArtefactError, ConfigError
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.references import Magnet, Portfolio, Refreshed
 from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from envs.game import Betting, load_game
-from lit_rl.state_keys import InfostateKeys, StateKeys, TieredKeys
+from lit_rl.armac.state_keys import InfostateKeys, StateKeys, TieredKeys
 
 TIERS = ("coarse", "medium", "fine")
 

@@ -22,9 +22,9 @@ import pytest
 import torch
 from harness import QUICK, ROOT, RUNS, Zygote, digest, exit_status, feed, fit_arguments, resume_arguments
 
-from lit_rl.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
-from lit_rl.errors import ArtefactError, StorageError
-from lit_rl.signals import Stopped
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
+from lit_rl.run.errors import ArtefactError, StorageError
+from lit_rl.run.signals import Stopped
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
-from lit_rl.errors import ArtefactError, StorageError
+from lit_rl.run.errors import ArtefactError, StorageError
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20

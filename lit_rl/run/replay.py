@@ -1,6 +1,6 @@
 """Replays: finished games as records that the rules alone can play again, and their verification move by move.
 
-A record, one line of the file (`lit_rl.replay_file`): index, iteration, decisions (made by then in the run), row (of
+A record, one line of the file (`run.replay_file`): index, iteration, decisions (made by then in the run), row (of
 the env), stream (the row's chance stream when the game began, hexadecimal), weights (hash of the policy that played),
 precision, temperature, carried (so many decisions at the front fell to earlier weights), truncated, history (all
 actions, chance's and players', in order) and moves: per decision player, legal, logits (of legal actions, divided by
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from envs.game import CHANCE, TERMINAL, Game
 from envs.rng import uniform
-from lit_rl.errors import ArtefactError
 from lit_rl.policy import MASKED
-from lit_rl.replay_file import read
 from lit_rl.rollout import Rollout
+from lit_rl.run.errors import ArtefactError
+from lit_rl.run.replay_file import read
 
 EXCLUDED = MASKED / 1e6  # a logit below stands for a probability of 0, whatever the temperature
 

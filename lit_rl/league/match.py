@@ -11,8 +11,8 @@ import numpy as np
 from envs.game import Game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.players import Player
-from lit_rl.ratings import wilson_interval
+from lit_rl.league.players import Player
+from lit_rl.league.ratings import wilson_interval
 
 MATCH_STREAM = 5
 ROWS = 8192  # games played side by side, at most

@@ -17,8 +17,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from envs.rng import derive_key, make_streams, uniform
 from envs.vector_env import VectorEnv
-from lit_rl.errors import ConfigError
-from lit_rl.mixed_policy import CachedPolicy, MixedPolicy
+from lit_rl.armac.mixed_policy import CachedPolicy, MixedPolicy
+from lit_rl.run.errors import ConfigError
 
 PAST_STREAM = 12
 

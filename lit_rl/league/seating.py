@@ -10,7 +10,7 @@ import torch
 
 from envs.rng import make_streams, uniform
 from envs.vector_env import VectorEnv, kernel
-from lit_rl.players import Player
+from lit_rl.league.players import Player
 
 SEAT_STREAM = 6
 LEARNER = -1

@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from lit_rl.errors import ConfigError
+from lit_rl.run.errors import ConfigError
 
 ROLES = ("main", "past", "exploiter", "heuristic", "random", "external")
 COLD_START = (200.0, 400.0, 800.0)  # rating points around the learner that a newcomer's opponents may lie in

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lit_rl.errors import ConfigError
+from lit_rl.run.errors import ConfigError
 
 
 def regret_matching(regrets: Tensor, legal: Tensor) -> Tensor:

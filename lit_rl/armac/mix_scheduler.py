@@ -30,9 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from envs.game import Game
-from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.mixing import check_bins
+from lit_rl.armac.mixing import check_bins
 from lit_rl.networks import mlp, orthogonal
+from lit_rl.run.errors import ConfigError, check_ranges
 
 MARGIN = 1e-3  # continuous shares keep this distance from 0 and 1, by squeezing: no gradient is cut off
 FLOOR = 0.01  # of the actor in the regret policy, for a KL of at most log(100) nats where that excludes actions

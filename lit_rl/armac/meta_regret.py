@@ -1,6 +1,6 @@
 """Meta-regret: per state key, how much each share of the actor would have been better than those that were chosen.
 
-Per observation U [K] of a key, the utilities of all K bins (`lit_rl.mix_utility`), constants as in the documents:
+Per observation U [K] of a key, the utilities of all K bins (`lit_rl.armac.mix_utility`), constants as in the documents:
 
     p = desired distribution,  p_k proportional to max(R_k, 0) + 1e-6
     u_k <- clip(0.995 u_k + 0.005 U_k, -5, 5)
@@ -25,9 +25,9 @@ from numba import njit
 from torch import Tensor
 
 from envs.rng import mix
-from lit_rl.errors import ArtefactError, check_ranges
-from lit_rl.mixing import check_bins
-from lit_rl.resume import well_formed
+from lit_rl.armac.mixing import check_bins
+from lit_rl.run.errors import ArtefactError, check_ranges
+from lit_rl.run.resume import well_formed
 
 FLOOR = 1e-6  # added to each regret in the desired distribution, so that no bin is ever ruled out
 

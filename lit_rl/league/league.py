@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envs.game import Game
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ArtefactError, ConfigError, StorageError
-from lit_rl.matchmaking import ROLES
-from lit_rl.ratings import Rating, Score, rate_period, to_retire
+from lit_rl.league.matchmaking import ROLES
+from lit_rl.league.ratings import Rating, Score, rate_period, to_retire
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ArtefactError, ConfigError, StorageError
 
 STATES = ("active", "retired", "quarantined")
 BUSY_SECONDS = 60.0  # how long to wait for another process's transaction
@@ -56,7 +56,7 @@ class Member(NamedTuple):
     state: str = "active"
     birth: int = 0  # decisions its run had sampled
     parent: str | None = None  # name of the member it comes from, or was trained against
-    file: str | None = None  # of `lit_rl.players`, relative to the league's folder where it lies inside
+    file: str | None = None  # of `lit_rl.league.players`, relative to the league's folder where it lies inside
     sha256: str | None = None
     path: str | None = None  # import path of a heuristic
     permanent: bool = False  # never retired
@@ -269,7 +269,7 @@ class League:
         warnings.warn(f"league {self.path}: {name} is quarantined: {reason}; the others play on", stacklevel=3)
 
     def retire_excess(self, role: str, keep_top: int, min_games: int = 20) -> list[str]:
-        """Retire the lowest rated active members of `role` beyond `keep_top` (see `lit_rl.ratings.to_retire`)."""
+        """Retire the lowest rated active members of `role` beyond `keep_top` (see `ratings.to_retire`)."""
         members = [m for m in self.members("active") if m.role == role]
         games, ratings = self.games(), {m.name: m.rating for m in members}
         names = to_retire(ratings, ratings, games, keep_top, min_games, [m.name for m in members if m.permanent])

@@ -14,8 +14,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ConfigError, StorageError
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ConfigError, StorageError
 
 
 def claim_run_folder(root: Path) -> Path:

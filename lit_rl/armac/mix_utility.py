@@ -1,4 +1,4 @@
-"""Utilities: how good each share of the actor was at a decision, what meta-regret (`lit_rl.meta_regret`) is made of.
+"""Utilities: how good each share of the actor was at a decision, what meta-regret (`armac.meta_regret`) is made of.
 
 `Counterfactual` asks the critic about all bins, `Immediate` what came of the one that was played, `Hybrid` both. All
 give U [N, K] from the point of view of the player who decided. A constant per row changes no regret. A row may stand
@@ -15,8 +15,8 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval
 from torch import Tensor, nn
 
-from lit_rl.errors import check_ranges
-from lit_rl.mixing import Mixer
+from lit_rl.armac.mixing import Mixer
+from lit_rl.run.errors import check_ranges
 
 
 class MixedDecisions(NamedTuple):

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from envs.game import Game
-from lit_rl.memory import MemoryFactory, new_index
-from lit_rl.merge import uniform_of_rows
-from lit_rl.mix_scheduler import FixedLambda, Scheduler, SchedulerFactory
-from lit_rl.mixing import Mixer, MixerFactory
+from lit_rl.armac.memory import MemoryFactory, new_index
+from lit_rl.armac.mix_scheduler import FixedLambda, Scheduler, SchedulerFactory
+from lit_rl.armac.mixing import Mixer, MixerFactory
 from lit_rl.policy import MASKED, ActorCritic, NetworkFactory, PolicyOutput
+from lit_rl.row_index import uniform_of_rows
 
 MAX_CACHED_ROWS = 8192
 

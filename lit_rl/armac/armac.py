@@ -4,19 +4,19 @@ The advantage regret-matching actor-critic (Gruslys et al. 2020, arXiv 2008.1223
 that a network has learned from a critic of whole histories, and keeps the average of the policies played, which
 approaches an equilibrium of a two-player zero-sum game. The users' documents add an actor, and a learned share of it:
 
-    pi_mix = mix_lambda pi_actor + (1 - mix_lambda) pi_regret          (`lit_rl.mixing`; 0 is regret matching alone)
+    pi_mix = mix_lambda pi_actor + (1 - mix_lambda) pi_regret          (`armac.mixing`; 0 is regret matching alone)
 
 From the paper: regret matching on learned conditional advantages, the history critic with expected one-step targets,
 one seat that explores while the other plays the policy, the average policy learned at the other's decisions, and, where
 `data.past_policies` asks for it, past policies in that seat, whose regrets are met again instead of summed. Ours, after
 DREAM (Steinberger et al. 2020), and the default: regrets are of the current policy and summed in a memory
-(`lit_rl.memory`), and the critic is corrected by what happened (`lit_rl.returns.conditional_regrets`). Also ours: sums
+(`armac.memory`), and the critic is corrected by what happened (`conditional_regrets`). Also ours: sums
 of regrets cut off at 0 (CFR+), quadratic averaging, critic targets that fade over ten iterations, and the actor's rule,
 NeuRD on the same advantages with an entropy bonus. Each of the two policies learns as if it had played itself: a
 scheduler that has no regret over their mixtures then has none over both.
 
 The share of the actor is fixed, or chosen per infostate by a scheduler that learns from meta-regrets
-(`lit_rl.mix_scheduler`, `lit_rl.meta_regret`). What this leaves out: recurrence, games with more than two players or
+(`armac.mix_scheduler`, `armac.meta_regret`). What this leaves out: recurrence, games with more than two players or
 without zero sum, games that are cut off.
 
 One iteration: rollout -> conditional regrets -> memories -> `Batch` (the rows each network learns from) -> one sum of
@@ -39,9 +39,7 @@ from envs.exact import GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from lit_rl import losses
-from lit_rl.errors import ConfigError, check_ranges
-from lit_rl.log import is_log_iteration, minibatch_means
-from lit_rl.memory import (
+from lit_rl.armac.memory import (
     CriticMemory,
     Memory,
     MemoryFactory,
@@ -51,14 +49,12 @@ from lit_rl.memory import (
     cross_entropy,
     squared_error,
 )
-from lit_rl.merge import Infostates, infostates, uniform_of_rows
-from lit_rl.meta_regret import MetaRegret, MetaRegretFactory
-from lit_rl.mix_scheduler import MixScheduler, Scheduler, SchedulerFactory, scheduler_loss
-from lit_rl.mix_utility import Counterfactual, MixedDecisions, MixUtilityFactory
-from lit_rl.mixed_policy import CachedPolicy, Mixture, mixed_policy
-from lit_rl.mixing import LinearMixer, MixerFactory, check_same_bins
-from lit_rl.networks import MLP, CriticFactory, HistoryMLP
-from lit_rl.parameter_groups import (
+from lit_rl.armac.meta_regret import MetaRegret, MetaRegretFactory
+from lit_rl.armac.mix_scheduler import MixScheduler, Scheduler, SchedulerFactory, scheduler_loss
+from lit_rl.armac.mix_utility import Counterfactual, MixedDecisions, MixUtilityFactory
+from lit_rl.armac.mixed_policy import CachedPolicy, Mixture, mixed_policy
+from lit_rl.armac.mixing import LinearMixer, MixerFactory, check_same_bins
+from lit_rl.armac.parameter_groups import (
     ACTOR,
     AVERAGE,
     CRITIC,
@@ -68,11 +64,15 @@ from lit_rl.parameter_groups import (
     clip_groups,
     grouped_optimizer,
 )
+from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
+from lit_rl.log import is_log_iteration, minibatch_means
+from lit_rl.networks import MLP, CriticFactory, HistoryMLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
-from lit_rl.resume import load_state, of_every_rank, save_state, well_formed
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import Rollout
-from lit_rl.state_keys import InfostateKeys, StateKeysFactory
+from lit_rl.row_index import Infostates, infostates, uniform_of_rows
+from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.resume import load_state, of_every_rank, save_state, well_formed
 
 DRAW_STREAM = 11
 
@@ -106,12 +106,12 @@ class ARMAC(L.LightningModule):
         game: import path of the game (the CLI copies it from data.game); two players, zero sum.
         network: builds the regret, the average and the actor network for the game.
         critic: builds the history critic.
-        memory: what is remembered of regrets and policies: RowMemory or ReservoirMemory of `lit_rl.memory`.
+        memory: what is remembered of regrets and policies: RowMemory or ReservoirMemory of `lit_rl.armac.memory`.
         use_scheduler: let `scheduler` choose the actor's share at each infostate; false: `mix_lambda` everywhere.
         mix_lambda: the actor's share without a scheduler; at 0 there is no actor.
         scheduler: builds the scheduler.
         state_keys: builds the keying: which infostates share a row of the meta-regret table.
-        utility: builds the utility of the bins, see `lit_rl.mix_utility`.
+        utility: builds the utility of the bins, see `lit_rl.armac.mix_utility`.
         meta_regret: builds the meta-regret table.
         mixer: builds what makes one policy of two.
         optimizer: torch optimizer; its learning rate is not used, but those of the settings below.

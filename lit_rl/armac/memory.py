@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from envs.game import Game
-from lit_rl.errors import check_ranges
-from lit_rl.merge import RowIndex, merge_equal_rows, sum_rows
-from lit_rl.mixing import regret_matching
+from lit_rl.armac.mixing import regret_matching
+from lit_rl.row_index import RowIndex, merge_equal_rows, sum_rows
+from lit_rl.run.errors import check_ranges
 
 LEAST = 1e-3  # a critic target that has faded below this weight is forgotten
 
@@ -87,7 +87,7 @@ class RowMemory(Memory):
     network does worse.
 
     With `floor` false and a `regret_decay` below 1 the regrets are a fading mean instead: right where every past policy
-    plays equally often (`lit_rl.past_policies`), so that nothing has to be summed over the past.
+    plays equally often (`lit_rl.armac.past_policies`), so that nothing has to be summed over the past.
 
     Args:
         game: tells the shapes.
@@ -161,7 +161,7 @@ class ReservoirMemory(Memory):
 
     The regret network predicts their mean by least squares, and regret matching acts on what it says, as in Deep CFR
     (Brown et al. 2019) and DREAM (Steinberger et al. 2020). Samples of one infostate are merged before the network sees
-    them, as everywhere (`lit_rl.merge`).
+    them, as everywhere (`lit_rl.row_index`).
 
     Args:
         game: tells the shapes.

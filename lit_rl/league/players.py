@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from envs.exact import GameTree
 from envs.game import Game
 from envs.heuristics import compile_heuristic, load_heuristic
-from lit_rl.checkpoint_io import replace_file
-from lit_rl.errors import ArtefactError, ConfigError
-from lit_rl.league import interface_of, sha256_of
-from lit_rl.merge import merge_equal_rows
+from lit_rl.league.league import interface_of, sha256_of
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
+from lit_rl.row_index import merge_equal_rows
+from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 RANDOM = "envs.heuristics.uniform"
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from envs.game import Game
 from envs.rng import make_streams, mix
-from lit_rl.errors import ConfigError, check_ranges
+from lit_rl.run.errors import ConfigError, check_ranges
 
 TIERS = ("coarse", "medium", "fine")
 SHIFTS = {"tier": 56, "round": 48, "player": 40, "pot": 32, "stack": 24, "cluster": 0}

@@ -1,6 +1,6 @@
 """The file of a replay: a chain of JSON lines that shows every change, and is whole after every game.
 
-A header line, one line per game (`lit_rl.replay`) and an end line, each canonical JSON (sorted keys, no spaces, floats
+A header line, one line per game (`run.replay`) and an end line, each canonical JSON (sorted keys, no spaces, floats
 as their shortest exact decimals, integers beyond 2^53 as strings) that closes with the sha256 of the line before and of
 itself. So a byte changed, a line lost, moved or doubled, and an end cut off all show at the first line concerned. The
 chain finds accidents and edits; it is no signature. Reading needs the memory of one line, at most `MAX_LINE` bytes.
@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 from torch import Tensor
 
-from lit_rl.errors import ArtefactError
+from lit_rl.run.errors import ArtefactError
 
 SCHEMA = 1
 MAX_LINE = 1 << 24  # bytes: some ten thousand decisions

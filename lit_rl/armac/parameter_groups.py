@@ -7,7 +7,7 @@ import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import nn
 
-from lit_rl.errors import check_ranges
+from lit_rl.run.errors import check_ranges
 from lit_rl.schedules import Exponential
 
 

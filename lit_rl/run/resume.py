@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import torch
 
-from lit_rl.errors import ArtefactError
+from lit_rl.run.errors import ArtefactError
 
 
 def of_every_rank(trainer: L.Trainer, mine) -> list:

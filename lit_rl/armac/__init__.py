@@ -1,0 +1,1 @@
+"""ARMAC: regret matching with a history critic, an actor mixed in, and its scheduler."""

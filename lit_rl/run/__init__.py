@@ -1,0 +1,1 @@
+"""What a run needs to survive and to tell: checkpoints, folders, signals, errors, replays."""

@@ -1,0 +1,53 @@
+"""Errors that are the user's to mend, and the exit code of each."""
+
+import math
+from collections.abc import Callable
+from typing import get_args, get_type_hints
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+
+class ConfigError(ValueError):
+    """Something in the configuration cannot work; the message names the field, the value and the remedy."""
+
+
+class ArtefactError(Exception):
+    """A checkpoint, replay or registry that cannot be trusted or does not fit."""
+
+
+class StorageError(OSError):
+    """The disk does not take what must be written."""
+
+
+def exit_code(error: BaseException) -> int:
+    """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug)."""
+    kinds = (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (FloatingPointError, 4), (OSError, 5)
+    for kind, code in kinds:
+        if isinstance(error, kind):
+            return code
+    return 1
+
+
+def check_ranges(function: Callable, arguments: dict) -> None:
+    """Hold `arguments` against the restricted number types (PositiveFloat ...) that `function` is annotated with.
+
+    The command line does so by itself; this is for whoever builds the object in Python, and for infinities.
+
+    Raises:
+        ConfigError: names the first argument outside its range, and its value.
+    """
+    for name, hint in get_type_hints(function).items():
+        value = arguments.get(name)
+        for kind in (hint, *get_args(hint)):
+            if not (isinstance(kind, type) and hasattr(kind, "_restrictions")):
+                continue
+            if value is None and kind is hint and name in arguments:
+                raise ConfigError(f"{name}=null: needs a value")
+            if value is None:
+                continue
+            try:
+                kind(value)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{name}={value}: {str(error).splitlines()[0]}") from None
+            if not math.isfinite(value):
+                raise ConfigError(f"{name}={value}: must be finite")

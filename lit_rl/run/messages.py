@@ -1,0 +1,67 @@
+"""How a parser's long message becomes one line that says what is wrong and which name is nearest."""
+
+import difflib
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+
+OURS = ("lit_rl", "datamodules", "callbacks")
+
+_SCAFFOLD = re.compile(
+    r"Does not validate against|Subtypes:|Errors:|Given value|Expected a <class 'NoneType'>|Expected a path but"
+    r"|Parser key \".*\":$|Problem with given class_path .*:$|Not a valid subclass|Unexpected import path format"
+)
+
+
+def one_line(message: str) -> str:
+    """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name."""
+    key, reason = "", ""
+    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+        if found := re.match(r"(?:Parser key|Problem with given class_path) [\"']([\w.+]+)[\"']:?\s*(.*)", line):
+            key, line = found[1], found[2]
+        if line and not _SCAFFOLD.match(line):
+            reason = line
+            break
+    if not reason:
+        return " ".join(message.split())
+    given = re.search(r"Given value: (\S+)\s*$", message)
+    if reason.startswith("Expected a <class") and given:
+        reason += f", got {given[1]}"
+    text = f"{key}: {reason}" if key and key not in reason else reason
+    return text + _hint(reason)
+
+
+def _hint(reason: str) -> str:
+    if found := re.search(r"Option '(\w+)' is not accepted|nrecognized arguments: --([\w.]+)", reason):
+        wrong, names = found[1] or found[2].split(".")[-1], _argument_names()
+    elif found := re.search(r"Expected a dot import path string: ([\w.]+)", reason):
+        wrong, names = found[1], {c.__name__ for c in _known_classes()}
+    elif found := re.search(r"Key '?([\w.]+)'? is not expected|Group '[\w.]*' does not accept .* '([\w.]+)'", reason):
+        wrong, names = (found[1] or found[2]).split(".")[-1], _argument_names()
+    else:
+        return ""
+    close = difflib.get_close_matches(wrong, names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; '{wrong}' is no name known here, --help lists them"
+
+
+def _known_classes() -> Iterator[type]:
+    """All classes that a config may name: those of ours that are imported, and the libraries' that ours derive from."""
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in OURS:
+            yield from (kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == name)
+    roots = [L.LightningModule, L.LightningDataModule, L.Callback, L.pytorch.loggers.Logger]
+    roots += [torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]
+    while roots:
+        root = roots.pop()
+        yield root
+        roots.extend(root.__subclasses__())
+
+
+def _argument_names() -> set[str]:
+    ours = [c for c in _known_classes() if c.__module__.split(".")[0] in OURS]
+    names = {name for c in [*ours, L.Trainer] for name in inspect.signature(c.__init__).parameters}
+    return names | {"model", "data", "trainer", "config", "ckpt_path", "seed_everything", "class_path", "init_args"}
