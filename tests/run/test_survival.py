@@ -1,6 +1,6 @@
 """Runs that are killed, stopped, moved, starved of disk space or given damaged files, and what must hold afterwards.
 
-The tests marked `slow` are the same with the numbers that prove something (pytest -m slow tests/test_survival.py -s
+The tests marked `slow` are the same with the numbers that prove something (pytest -m slow tests/run/test_survival.py -s
 prints the tallies); the default suite takes a sample of each.
 """
 

@@ -28,7 +28,7 @@ from lit_rl.run.replay import finished_games, game_record, verify, weights_hash
 from lit_rl.run.replay_file import SCHEMA, ReplayWriter, canonical, read, seal
 from scripts.replay import main
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def record_games(path, game, policy, num_envs=32, steps=16, limit=10_000, **env):

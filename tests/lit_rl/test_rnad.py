@@ -23,7 +23,7 @@ from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
 from lit_rl.run.errors import ArtefactError, ConfigError
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")
 
 
@@ -301,7 +301,7 @@ init_args: {capacity: 2, add_every: 1, main: {class_path: lit_rl.references.Refr
 
 
 def command(tmp_path, *args):
-    config = yaml.safe_load((Path(__file__).parent.parent / "configs" / "kuhn_rnad.yaml").read_text())
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "kuhn_rnad.yaml").read_text())
     config["model"]["init_args"]["reference"] = yaml.safe_load(PORTFOLIO)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return [
