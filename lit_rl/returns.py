@@ -24,7 +24,7 @@ def gae(rollout: Rollout, gamma: float, gae_lambda: float, whole_games: bool = T
     With `whole_games` the decisions of games that are unfinished at the end of the rollout are not valid yet; the next
     rollout carries them. Without, the player to move there is bootstrapped with its value, and the others' last
     decisions, whose successors nobody has seen, are lost. Which ones are lost depends on how the game went on, so the
-    mean return of an action comes out wrong (tests/lit_rl/test_returns.py measures it). It is for games much longer than a
+    mean return of an action comes out wrong (test_returns.py measures it). It is for games much longer than a
     rollout.
 
     Returns:
