@@ -11,6 +11,7 @@ import torch
 from envs.exact import GameTree
 from lit_rl.policy import exact_metrics
 from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
@@ -133,13 +134,10 @@ def thin(curve: list[list[float]], most: int) -> None:
 
 def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, path: Path) -> None:
     """NashConv (logarithmic) over decisions, with the uniform policy and 1,000 iterations of CFR+ as yardsticks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
     decisions, nash_conv = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
     axes.plot(decisions, nash_conv, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=label)
     uniform = tree.evaluate(tree.uniform_policy()).nash_conv
@@ -160,7 +158,4 @@ def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, pa
         axes.annotate(f"{end[1]:.4f}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=140)
-    plt.close(figure)
-    replace_file(path, image.getvalue())
+    save_figure(path, figure)

@@ -148,7 +148,8 @@ STEPS = (  # the tensors [T, B, ...] of a rollout
 
 def legal_of(bits: Tensor, num_actions: int) -> Tensor:
     """Legal actions [..., A] bool from their bits [..., W]."""
-    return torch.from_numpy(unpack(bits.flatten(0, -2).numpy(), num_actions)).view(*bits.shape[:-1], num_actions)
+    rows = bits.reshape(-1, bits.shape[-1]).numpy()
+    return torch.from_numpy(unpack(rows, num_actions)).view(*bits.shape[:-1], num_actions)
 
 
 class Opponents(Protocol):

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import sys
 import warnings
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
 from lit_rl.run.errors import ArtefactError, ConfigError
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")
 
 
@@ -274,7 +272,7 @@ def test_neurd_moves_a_rare_action_as_far_as_a_common_one():
 @pytest.mark.parametrize("game", ["matching_pennies", "biased_rps"])
 def test_the_last_iterate_converges_where_ppo_circles(game):
     """The picture of the README, shortened: from the same weights, by the same games."""
-    from trajectory import EQUILIBRIUM, last_iterates
+    from scripts.trajectory import EQUILIBRIUM, last_iterates
 
     ppo, distance = last_iterates("PPO", game, 250)
     assert distance[-50:].mean() > 0.6 and distance[-100:].min() > 0.2
@@ -301,7 +299,7 @@ init_args: {capacity: 2, add_every: 1, main: {class_path: lit_rl.references.Refr
 
 
 def command(tmp_path, *args):
-    config = yaml.safe_load((Path(__file__).parent.parent / "configs" / "kuhn_rnad.yaml").read_text())
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "kuhn_rnad.yaml").read_text())
     config["model"]["init_args"]["reference"] = yaml.safe_load(PORTFOLIO)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return [
