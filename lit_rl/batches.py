@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor
 
-from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from lit_rl.rollout import Rollout, legal_of
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -80,8 +80,8 @@ def minibatches(
     n, num_actions = len(chosen), rollout.num_actions
     if n < settings.num_minibatches:
         raise ConfigError(
-            f"num_minibatches={settings.num_minibatches}, but the rollout holds {n} decisions that can be learned from;"
-            " raise data.num_steps or data.num_envs, or set model.credit.cut_games=bootstrap where games are longer than that"
+            f"num_minibatches={settings.num_minibatches}, but the rollout holds {n} decisions to learn from; "
+            "raise data.num_steps or data.num_envs, or set model.credit.cut_games=bootstrap where games are longer"
         )
     obs, bits = rollout.obs.flatten(0, 1), rollout.legal_bits.flatten(0, 1)
     action, log_prob, value, advantages, returns = (

@@ -58,9 +58,26 @@ from lit_rl.run.run_folder import RunLogger, claim_run_folder, lock_run_folder, 
 from lit_rl.run.signals import Stopped, requests
 
 __all__ = [
-    "ARMAC", "PPO", "Arena", "EpisodeStats", "Exact", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",
-    "LeagueDataModule", "Matches", "MixLambda", "OracleExploiter", "RNaD", "Replay", "RetrospectiveDataModule", "ScalarSchedule",
-    "SelfPlayDataModule", "Snapshot", "main",
+    "ARMAC",
+    "PPO",
+    "Arena",
+    "EpisodeStats",
+    "Exact",
+    "ExploiterSpawner",
+    "ExploiterVerdict",
+    "GradNorm",
+    "LastCheckpoint",
+    "LeagueDataModule",
+    "Matches",
+    "MixLambda",
+    "OracleExploiter",
+    "RNaD",
+    "Replay",
+    "RetrospectiveDataModule",
+    "ScalarSchedule",
+    "SelfPlayDataModule",
+    "Snapshot",
+    "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself

@@ -14,11 +14,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from envs.exact import GameTree, GameTooLargeError
+from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game
 from envs.rng import derive_key
 from lit_rl.league.match import Match, play_match
-from lit_rl.league.players import NetworkPlayer, Player, load_player
+from lit_rl.league.players import NetworkPlayer, Player
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
@@ -140,6 +140,8 @@ class Matches(Evaluation):
 
     def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
         self.game, self.seed, self.truncate_after = game, int(seed), truncate_after
+        from lit_rl.league.players import load_player
+
         if not self.players:
             for spec in self.opponents:
                 name, player = load_player(spec, game)
@@ -170,7 +172,10 @@ class Matches(Evaluation):
                 f"against {name:{width}}  win rate {match.win_rate:.3f} [{low:.3f}, {high:.3f}]   return "
                 f"{match.mean_return:+.3f} [{less:+.3f}, {more:+.3f}]"
             )
-        return [*found, f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}"]
+        return [
+            *found,
+            f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",
+        ]
 
     def summary(self, metrics: Mapping[str, float]) -> dict:
         against = {

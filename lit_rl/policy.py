@@ -30,7 +30,7 @@ class ActorCritic(nn.Module):
     state_shape: tuple[int, ...] = ()  # S, of the memory that it carries per env and seat; () for none
 
     def forward(self, obs: Tensor, legal: Tensor, state: Tensor | None = None) -> PolicyOutput:
-        """obs [N, *D] of the game's dtype, legal [N, A] bool, state [N, *S] where it has one -> logits, value, state."""
+        """obs [N, *D] of the game's dtype, legal [N, A] bool, state [N, *S] where there is one -> PolicyOutput."""
         raise TypeError(f"{type(self).__name__} does not define forward(obs, legal, state) -> PolicyOutput")
 
 

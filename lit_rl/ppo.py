@@ -3,7 +3,7 @@
 Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with the implementation details of Huang et al.
 (2022, "The 37 Implementation Details of PPO"): orthogonal initialisation, Adam with eps 1e-5, per-player GAE, shuffled
 minibatches. Rudolph et al. (2025, arXiv 2502.08938) found it competitive in games of hidden information once the
-entropy coefficient is large. Here that anneals (`callbacks.scalar_schedule`), and an average of the weights is exported.
+entropy coefficient is large. Here the coefficient anneals, and an average of the weights is exported.
 Ours, not from a paper: learning from whole games only (`lit_rl.rollout.Collecting`) and counting infostates rather than
 decisions (`lit_rl.batches.infostate_weights`).
 

@@ -222,7 +222,8 @@ def two_player_v_trace(
     _two_player_v_trace(
         rollout.player.numpy(), rollout.played.numpy(), rollout.learner.numpy(), value.numpy(), ratio.numpy(),
         kl.numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(),
-        rollout.last_value.numpy(), rollout.last_known.numpy(), eta, gamma, trace_lambda, rho_bar, c_bar, targets, deltas, valid,
+        rollout.last_value.numpy(), rollout.last_known.numpy(), eta, gamma, trace_lambda, rho_bar, c_bar, targets,
+        deltas, valid,
     )  # fmt: skip
     return torch.from_numpy(targets), torch.from_numpy(deltas), torch.from_numpy(valid)
 

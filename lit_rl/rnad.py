@@ -157,7 +157,7 @@ class RNaD(L.LightningModule):
         if self.trainer.num_training_batches < self.batches_per_iteration:
             raise ConfigError(
                 f"trainer.limit_train_batches: an iteration has {self.batches_per_iteration} minibatches and the "
-                f"reference moves after the last, not {self.trainer.num_training_batches}; use fewer in model.minibatches"
+                f"reference moves after the last, not {self.trainer.num_training_batches}; lower model.minibatches"
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

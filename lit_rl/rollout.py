@@ -35,10 +35,12 @@ class Collecting:
 
     carry      their decisions stand in front of the next rollout and are learned from once their game is over. Unbiased
                as to which decisions are learned from; in games much longer than a rollout most of them are stale.
-    bootstrap  the rollout is cut there, and each player's last decision is followed by the value of that player there.
-               As biased as the critic is wrong, and loses nobody's decision: for long games.
-    drop       likewise, but for the player to move alone; the others' last decisions are lost, which ones depends on how
-               the game went on, and so the mean return of an action comes out wrong (tests/lit_rl/test_returns.py).
+    bootstrap  the rollout is cut there, and each player's last decision is followed by that player's value there. As
+               biased as the critic is wrong, and loses nobody's decision: for long games. With perfect information and
+               two players the other's value is minus the mover's; else it is asked at the other's own infostate, since
+               what the mover expects knows nothing of the other's hand.
+    drop       likewise, but for the player to move alone; the others' last decisions are lost. Which ones depends on
+               how the game went on, and so the mean return of an action comes out wrong (tests/lit_rl/test_returns.py).
     """
 
     temperature: float = 1.0  # the policy samples from softmax(logits / temperature)
@@ -178,7 +180,7 @@ def collect(
     policy: nn.Module,
     num_steps: int,
     *,
-    collecting: Collecting = Collecting(),  # noqa: B008 (frozen)
+    collecting: Collecting = Collecting(),
     opponents: Opponents | None = None,
     previous: Rollout | None = None,
     bonus_coef: float = 0.0,
@@ -240,7 +242,7 @@ def collect(
 
 
 def _allocate(env: VectorEnv, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[str, Tensor]:
-    """The tensors [T, B, ...] of a rollout of t steps; rewards are the outcomes themselves where nothing shapes them."""
+    """The tensors [T, B, ...] of a rollout of t steps; rewards are the outcomes if nothing shapes them."""
     b, p = env.num_envs, env.game.num_players
     obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
     outcomes = torch.empty(t, b, p)
@@ -391,8 +393,8 @@ class _Actor:
         if self.collecting.cut_games == "drop":
             return value, known
         known[:] = True
-        if p == 2 and env.game.zero_sum:  # what the other may expect, by an infostate that the critic was trained on
-            value[self._rows, 1 - player] = -movers.float()
+        if p == 2 and env.game.zero_sum and env.game.perfect_information:
+            value[self._rows, 1 - player] = -movers.float()  # asked where the critic was trained
         elif p > 1:
             everybody = self._value_of_everybody(torch.from_numpy(env.observe_all()), self.state)
             value = torch.where(torch.arange(p) == player.unsqueeze(1), value, everybody)

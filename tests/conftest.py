@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import lightning as L
@@ -12,8 +13,10 @@ from harness import Zygote, digest, fit_arguments
 from datamodules.self_play import SelfPlayDataModule
 from envs.exact import GameTree
 from envs.game import load_game
+from lit_rl.batches import Minibatches
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
+from lit_rl.returns import Credit
 
 GAMES = ("kuhn_poker", "leduc_poker", "matching_pennies", "biased_rps", "tic_tac_toe")
 
@@ -47,6 +50,16 @@ def leduc_tree(leduc):
 def one_torch_thread():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+def grouped(arguments):
+    """Arguments of an algorithm, those of its minibatches and its credit given flat."""
+    arguments = dict(arguments)
+    for name, kind in (("minibatches", Minibatches), ("credit", Credit)):
+        own = {f.name: arguments.pop(f.name) for f in fields(kind) if f.name in arguments}
+        if own:
+            arguments[name] = kind(**own)
+    return arguments
 
 
 def small_mlp(game):
@@ -86,7 +99,7 @@ def make_fit(short_trainer):
     """Build (trainer, model, data) for a short run of PPO on Kuhn; keyword arguments override any part."""
 
     def build(model=None, data=None, **trainer):
-        model = PPO("envs.kuhn_poker", **({"network": small_mlp} | (model or {})))
+        model = PPO("envs.kuhn_poker", **grouped({"network": small_mlp} | (model or {})))
         data = SelfPlayDataModule("envs.kuhn_poker", **({"num_envs": 64, "num_steps": 8} | (data or {})))
         return short_trainer(**trainer), model, data
 

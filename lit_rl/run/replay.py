@@ -81,7 +81,7 @@ class Position:
 
 
 def finished_games(rollout: Rollout) -> Iterator[tuple[int, int, int]]:
-    """(row, first step, last step) of each game that ended in the rollout with all its decisions there, by last step."""
+    """(row, first step, last step) of each game that ended in the rollout and has all its decisions there."""
     cut = bool(rollout.last_known.any())  # then games that began in the rollout before were not carried
     for last, row in rollout.done[rollout.carried :].nonzero().tolist():
         last += rollout.carried
@@ -107,8 +107,9 @@ def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int) -
         if t > last:
             break
         legal = np.flatnonzero(position.legal()) if position.player >= 0 else np.empty(0, np.int64)
-        action, recorded = int(rollout.action[t, row]), legal_of(rollout.legal_bits[t, row], rollout.num_actions)
-        if position.player != rollout.player[t, row] or not np.array_equal(legal, recorded.nonzero().flatten().numpy()) or action not in legal:
+        action, bits = int(rollout.action[t, row]), rollout.legal_bits[t, row]
+        recorded = legal_of(bits, rollout.num_actions).nonzero().flatten().numpy()
+        if position.player != rollout.player[t, row] or not np.array_equal(legal, recorded) or action not in legal:
             raise RuntimeError(f"{game.name}, env row {row}, step {t}: what was played does not follow from the rules")
         history.append(action)
         position.play(action)
