@@ -189,7 +189,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             return {}
         rollout = self.loader.rollout
         mine = {
-            "env": self.env.save(),
+            "env": self.env.state_dict(),
             "rollout": None if rollout is None else {f.name: getattr(rollout, f.name) for f in fields(rollout)},
             "cursor": self.loader.cursor,
         }
@@ -232,7 +232,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             )
         mine = saved["ranks"][self.trainer.global_rank]
         try:
-            self.env.load(mine["env"])
+            self.env.load_state_dict(mine["env"])
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
         warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})

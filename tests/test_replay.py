@@ -168,8 +168,8 @@ def test_recording_changes_no_byte_of_the_games(leduc):
         for env in (plain, recording):
             env.step(env.sample_uniform())
     assert not plain.game_streams.any() and recording.game_streams.all()
-    for name, saved in plain.save().items():
-        assert saved == recording.save()[name] or name == "game_streams", name
+    for name, saved in plain.state_dict().items():
+        assert saved == recording.state_dict()[name] or name == "game_streams", name
 
 
 def test_games_whose_beginning_is_unknown_are_left_out(leduc):
@@ -180,7 +180,7 @@ def test_games_whose_beginning_is_unknown_are_left_out(leduc):
     cut = collect(env, policy, 8)
     assert all(first > 0 for _, first, _ in finished_games(cut, whole_games=False))
     stranger = VectorEnv(leduc, 40, seed=0)
-    env.load(stranger.save())
+    env.load_state_dict(stranger.state_dict())
     rollout = collect(env, policy, 8)
     games = list(finished_games(rollout, whole_games=True))
     assert games and all(first > 0 for _, first, _ in games)

@@ -185,7 +185,7 @@ def test_save_load_go_on_is_go_on(leduc):
     env, other = VectorEnv(leduc, 50, seed=1), VectorEnv(leduc, 50, seed=2)
     for _ in range(7):
         env.step(env.sample_uniform())
-    other.load(env.save())
+    other.load_state_dict(env.state_dict())
     for _ in range(20):
         env.step(env.sample_uniform())
         other.step(other.sample_uniform())
@@ -197,7 +197,7 @@ def test_a_state_that_does_not_fit_is_refused(leduc, kuhn):
     before = snapshot(env)
     for stranger in (VectorEnv(leduc, 6, seed=1), VectorEnv(kuhn, 5, seed=1)):
         with pytest.raises(ValueError, match="num_envs=5 needs"):
-            env.load(stranger.save())
+            env.load_state_dict(stranger.state_dict())
     assert snapshot(env) == before
 
 
@@ -235,7 +235,7 @@ def fuzz_actions(game, count: int) -> dict[str, int]:
     env, rng, tally = VectorEnv(game, 5, seed=1), np.random.default_rng(1), {}
     for _ in range(count):
         action = fuzzed_action(env, rng)
-        before = env.save()
+        before = env.state_dict()
         legal = action.dtype.kind in "iu" and action.shape == (5,)
         legal = legal and all(0 <= a < game.num_actions and env.legal[b, a] for b, a in enumerate(action))
         try:
@@ -243,7 +243,7 @@ def fuzz_actions(game, count: int) -> dict[str, int]:
             outcome = "played"
         except (IllegalActionError, TypeError, ValueError) as error:
             outcome = type(error).__name__
-            assert env.save() == before
+            assert env.state_dict() == before
         assert (outcome == "played") == legal, action
         tally[outcome] = tally.get(outcome, 0) + 1
     return tally
