@@ -4,7 +4,6 @@ Random games are played by the scalar functions alone; each promise of `envs.gam
 """
 
 import sys
-from typing import NamedTuple
 
 import numpy as np
 
@@ -45,13 +44,17 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
     """
     _check_declaration(game)
     rng = np.random.default_rng(seed)
-    facts = _Facts({}, {}, {})
-    remains = game.new_state()
+    legal_of: dict[bytes, bytes] = {}
+    past_of: dict[bytes, tuple] = {}
+    remains, games = game.new_state(), []
     for _ in range(num_games):
-        actions = _play(game, rng, facts)
+        actions = _play(game, rng, legal_of, past_of)
+        games.append(actions)
         _check_init(game, remains, actions)
         if game.hidden_from is not None:
             _check_hidden(game, rng, actions)
+    if game.redact is not None:
+        _check_redact(game, games)
     kept = {
         "zero-sum": game.zero_sum,
         "hidden": game.hidden_from is not None,
@@ -63,14 +66,6 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
         "out": game.out is not None,
     }
     return [f"{name}: {text}" for name, text in PROMISES.items() if kept.get(name, True)]
-
-
-class _Facts(NamedTuple):
-    """What the games played so far have shown, by infostate: the player's number, then its obs."""
-
-    legal: dict[bytes, bytes]
-    past: dict[bytes, tuple]
-    redacted: dict[bytes, bytes]
 
 
 def _broken(game: Game, promise: str, detail: str, actions: list[int]) -> ContractError:
@@ -146,14 +141,7 @@ def _bonus(game, state, actions):
     return _ask(game, "bonus", game.num_players, np.float64, actions, state)
 
 
-def _redacted(game, state, player) -> np.ndarray:
-    """[1] a copy of the record `state` without what `player` may not know."""
-    copy = np.array([state], game.state_dtype)
-    game.redact(copy[0], player)
-    return copy
-
-
-def _play(game: Game, rng, facts: _Facts) -> list[int]:
+def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
     """One random game with the promises about single positions; returns its actions."""
     state = game.new_state()[0]
     actions: list[int] = []
@@ -181,14 +169,11 @@ def _play(game: Game, rng, facts: _Facts) -> list[int]:
             if not legal.any():
                 raise _broken(game, "legal", f"player {player} has no legal action", actions)
             action = int(rng.choice(np.flatnonzero(legal)))
-            obs = _obs(game, state, player, actions)
-            infostate = bytes([player]) + obs.tobytes()
-            if facts.legal.setdefault(infostate, legal.tobytes()) != legal.tobytes():
+            infostate = bytes([player]) + _obs(game, state, player, actions).tobytes()
+            if legal_of.setdefault(infostate, legal.tobytes()) != legal.tobytes():
                 raise _broken(game, "infostate", f"player {player}: {np.flatnonzero(legal).tolist()} now", actions)
-            if game.redact is not None:
-                _check_redacted(game, state, player, obs, legal, facts.redacted, actions)
             if game.perfect_recall:
-                if facts.past.setdefault(infostate, past[player]) != past[player]:
+                if past_of.setdefault(infostate, past[player]) != past[player]:
                     raise _broken(game, "recall", f"player {player} forgot something", actions)
                 past[player] = (*past[player], infostate, action)
         else:
@@ -211,30 +196,17 @@ def _play(game: Game, rng, facts: _Facts) -> list[int]:
             gone |= {p for p in range(game.num_players) if game.out(state, p)}
 
 
-def _check_redacted(game: Game, state, player: int, obs, legal, redacted: dict, actions: list[int]) -> None:
-    copy = _redacted(game, state, player)
-    infostate = bytes([player]) + obs.tobytes()
-    if _obs(game, copy[0], player, actions).tobytes() != obs.tobytes():
-        raise _broken(game, "redact", f"player {player} sees something else in the redacted state", actions)
-    if _legal(game, copy[0], actions).tobytes() != legal.tobytes():
-        raise _broken(game, "redact", f"player {player} has other legal actions in the redacted state", actions)
-    if redacted.setdefault(infostate, copy.tobytes()) != copy.tobytes():
-        other = np.frombuffer(redacted[infostate], game.state_dtype)[0]
-        raise _broken(game, "redact", f"player {player}, same obs: {copy[0]} is left here, {other} elsewhere", actions)
-
-
 def _views(game: Game, state, actions: list[int]) -> tuple:
     """All that the functions say of a position; what was earned is asked after an action only."""
     player = game.current_player(state)
     legal = _legal(game, state, actions).tobytes() if player >= 0 else b""
     probs = _chance(game, state, actions).tobytes() if player == CHANCE else b""
     obs = [_obs(game, state, p, actions).tobytes() for p in range(game.num_players)]
-    left = _redacted(game, state, player).tobytes() if game.redact is not None and player >= 0 else b""
     earned = [_rewards(game, state, actions).tobytes()] if actions else []
     if game.bonus is not None and actions:
         earned.append(_bonus(game, state, actions).tobytes())
     gone = [bool(game.out(state, p)) for p in range(game.num_players)] if game.out is not None else []
-    return player, legal, probs, obs, left, earned, gone
+    return player, legal, probs, obs, earned, gone
 
 
 def _check_init(game: Game, remains: np.ndarray, actions: list[int]) -> None:
@@ -283,6 +255,27 @@ def _check_hidden(game: Game, rng, actions: list[int]) -> None:
                         game, "hidden", f"player {p} sees that action {i} was {actions[i]} and not {swapped}",
                         actions[: k + 1],
                     )  # fmt: skip
+
+
+def _check_redact(game: Game, games: list[list[int]]) -> None:
+    """Replay the games over each other's remains; what is left at a decision must be the same for the same obs."""
+    state, left_of = game.new_state()[0], {}
+    for actions in games:
+        game.init(state)
+        for i, action in enumerate(actions):
+            player, before = game.current_player(state), actions[:i]
+            if player >= 0:
+                copy = np.array([state], game.state_dtype)
+                game.redact(copy[0], player)
+                obs = _obs(game, state, player, before).tobytes()
+                if _obs(game, copy[0], player, before).tobytes() != obs:
+                    raise _broken(game, "redact", f"player {player} sees something else in what is left", before)
+                if _legal(game, copy[0], before).tobytes() != _legal(game, state, before).tobytes():
+                    raise _broken(game, "redact", f"player {player} has other legal actions in what is left", before)
+                same = left_of.setdefault(bytes([player]) + obs, copy)
+                if same.tobytes() != copy.tobytes():
+                    raise _broken(game, "redact", f"player {player}, same obs: {copy[0]} here, {same[0]} there", before)
+            game.apply_action(state, action)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -74,7 +74,7 @@ class Game(Interface):
 
     num_chance_outcomes: int  # 0: no chance in this game
     max_steps: int  # longest game, counted in actions of players and chance together
-    state_dtype: np.dtype  # a structured dtype; `state.tobytes()` is a save game
+    state_dtype: np.dtype  # structured; arrays in it of int8, not of bool, for numba; `state.tobytes()` is a save game
 
     init: Callable  # (state) -> None: begins a game, also over the remains of another
     current_player: Callable  # (state) -> int: 0..P-1, CHANCE or TERMINAL

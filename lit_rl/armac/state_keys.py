@@ -7,7 +7,8 @@ Three tiers of `TieredKeys`, each the one before with more:
     fine      + cluster of the obs: on which side of some fixed random planes it lies (Charikar 2002)
 
 Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What an obs tells of rounds, pots and stacks
-says a function of the game's module, such as `envs.kuhn_poker.betting`. `InfostateKeys` gives every infostate its own key and works for any game.
+says a function of the game's module, such as `envs.kuhn_poker.betting`. `InfostateKeys` gives every infostate its own
+key and works for any game.
 
 The clusters are of the obs, not of a network's hidden layer, which would put another meaning under each plane with
 every step of the optimizer. Planes and obs are whole numbers: the same key on any machine, in any batch, with any
