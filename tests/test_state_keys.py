@@ -190,9 +190,8 @@ def test_buckets_reach_from_end_to_end(leduc):
     obs = torch.zeros(101, 30, dtype=torch.uint8)
     obs[:, 0] = torch.arange(101)
     for buckets in (1, 4, 10):
-        keys = tiered(leduc, num_buckets=buckets, facts=f"{__name__}.first_number")(
-            obs, torch.zeros(101, dtype=torch.int64)
-        )
+        keys = tiered(leduc, num_buckets=buckets, facts=f"{__name__}.first_number")
+        keys = keys(obs, torch.zeros(101, dtype=torch.int64))
         pots = field(keys, 32)
         assert pots == sorted(pots) and set(pots) == set(range(buckets))
         assert set(field(keys, 24)) == set(range(buckets))
