@@ -9,12 +9,12 @@ import numpy as np
 from numba import njit
 
 from envs.bits import unpack
+from envs.env import Env, NoLegalActionError
 from envs.rng import uniform
-from envs.vector_env import NoLegalActionError
 
 
 def draw(
-    env,
+    env: Env,
     values: np.ndarray,
     legal_bits: np.ndarray,
     *,

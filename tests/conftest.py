@@ -18,12 +18,15 @@ from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.returns import Credit
 
-GAMES = ("kuhn_poker", "leduc_poker", "matching_pennies", "biased_rps", "tic_tac_toe")
+GAMES = (
+    "envs.kuhn_poker", "envs.leduc_poker", "envs.matching_pennies", "envs.biased_rps", "envs.tic_tac_toe",
+    "games.pairs",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", params=GAMES)
 def any_game(request):
-    return load_game(f"envs.{request.param}")
+    return load_game(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +40,12 @@ def leduc():
 
 
 @pytest.fixture(scope="session")
+def pairs():
+    """Two against two: teams, hidden choices made at once, players who drop out, a bonus (tests/games/pairs.py)."""
+    return load_game("games.pairs")
+
+
+@pytest.fixture(scope="session")
 def kuhn_tree(kuhn):
     return GameTree(kuhn)
 
@@ -44,6 +53,11 @@ def kuhn_tree(kuhn):
 @pytest.fixture(scope="session")
 def leduc_tree(leduc):
     return GameTree(leduc)
+
+
+@pytest.fixture(scope="session")
+def pairs_tree(pairs):
+    return GameTree(pairs)
 
 
 @pytest.fixture(autouse=True)

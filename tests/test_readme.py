@@ -12,7 +12,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 def test_files_named_in_the_readme_exist():
     readme = (ROOT / "README.md").read_text()
-    named = set(re.findall(r"(?:configs|envs|lit_rl|datamodules|scripts|callbacks)/[\w/]+\.(?:py|yaml)", readme))
+    named = set(re.findall(r"(?:configs|envs|lit_rl|datamodules|scripts|callbacks|tests)/[\w/]+\.(?:py|yaml)", readme))
     assert len(named) > 8
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
