@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: games, their trees (built once), quiet small trainers, runs to be killed."""
 
+import sys
 import time
 import warnings
 from dataclasses import fields
@@ -118,6 +119,26 @@ def make_fit(short_trainer):
         return short_trainer(**trainer), model, data
 
     return build
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """Run the command in this process from an empty folder: command("fit", ...) -> (exit code, stdout, stderr)."""
+    from lit_rl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*args):
+        code = 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 # Runs of the command in processes of their own, see harness.py

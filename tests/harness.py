@@ -64,6 +64,12 @@ SHORT = [
     "--trainer.callbacks.every_seconds", "0.1",
 ]  # fmt: skip
 
+SMALL = [  # a run of a second
+    "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--trainer.accelerator", "cpu", "--data.num_envs", "32",
+    "--data.num_steps", "8", "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "2",
+    "--trainer.enable_progress_bar", "false",
+]  # fmt: skip
+
 
 def fit_arguments(name: str, root: Path) -> list[str]:
     return ["fit", *RUNS[name], *SHORT, "--trainer.default_root_dir", str(root)]
