@@ -18,8 +18,8 @@ import torch
 
 from datamodules.self_play import SelfPlayDataModule
 from envs.exact import GameTree
+from lit_rl.evaluation import policy_table
 from lit_rl.networks import MLP
-from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
 from lit_rl.references import Magnet
 from lit_rl.rnad import RNaD

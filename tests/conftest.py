@@ -3,6 +3,7 @@
 import sys
 import time
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import lightning as L
@@ -13,10 +14,15 @@ from harness import Zygote, digest, fit_arguments
 from datamodules.self_play import SelfPlayDataModule
 from envs.exact import GameTree
 from envs.game import load_game
+from lit_rl.batches import Minibatches
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
+from lit_rl.returns import Credit
 
-GAMES = ("kuhn_poker", "leduc_poker", "matching_pennies", "biased_rps", "tic_tac_toe")
+GAMES = (
+    "envs.kuhn_poker", "envs.leduc_poker", "envs.matching_pennies", "envs.biased_rps", "envs.tic_tac_toe",
+    "games.pairs",
+)  # fmt: skip
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -29,7 +35,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", params=GAMES)
 def any_game(request):
-    return load_game(f"envs.{request.param}")
+    return load_game(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +49,12 @@ def leduc():
 
 
 @pytest.fixture(scope="session")
+def pairs():
+    """Two against two: teams, hidden choices made at once, players who drop out, a bonus (tests/games/pairs.py)."""
+    return load_game("games.pairs")
+
+
+@pytest.fixture(scope="session")
 def kuhn_tree(kuhn):
     return GameTree(kuhn)
 
@@ -52,10 +64,25 @@ def leduc_tree(leduc):
     return GameTree(leduc)
 
 
+@pytest.fixture(scope="session")
+def pairs_tree(pairs):
+    return GameTree(pairs)
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+def grouped(arguments):
+    """Arguments of an algorithm, those of its minibatches and its credit given flat."""
+    arguments = dict(arguments)
+    for name, kind in (("minibatches", Minibatches), ("credit", Credit)):
+        own = {f.name: arguments.pop(f.name) for f in fields(kind) if f.name in arguments}
+        if own:
+            arguments[name] = kind(**own)
+    return arguments
 
 
 def small_mlp(game):
@@ -95,7 +122,7 @@ def make_fit(short_trainer):
     """Build (trainer, model, data) for a short run of PPO on Kuhn; keyword arguments override any part."""
 
     def build(model=None, data=None, **trainer):
-        model = PPO("envs.kuhn_poker", **({"network": small_mlp} | (model or {})))
+        model = PPO("envs.kuhn_poker", **grouped({"network": small_mlp} | (model or {})))
         data = SelfPlayDataModule("envs.kuhn_poker", **({"num_envs": 64, "num_steps": 8} | (data or {})))
         return short_trainer(**trainer), model, data
 

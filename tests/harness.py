@@ -44,6 +44,7 @@ RUNS = {
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
         "--model.state_keys", "lit_rl.armac.state_keys.TieredKeys",
+        "--model.state_keys.facts", "envs.kuhn_poker.betting",
         "--model.utility", "lit_rl.armac.mix_utility.Hybrid",
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],

@@ -5,7 +5,7 @@ import json
 import torch
 
 from envs.vector_env import VectorEnv
-from lit_rl.rollout import collect
+from lit_rl.rollout import Collecting, collect
 from lit_rl.run.replay import finished_games, game_record, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, seal
 
@@ -17,10 +17,13 @@ def record_games(path, game, policy, num_envs=32, steps=16, limit=10_000, **env)
     writer.begin({"run": "test", "game": f"envs.{game.name}", "name": game.name, "version": game.version})
     rollout = None
     for iteration in range(2):
-        rollout = collect(env, policy, steps, previous=rollout, temperature=0.5)
-        for found in list(finished_games(rollout, whole_games=True))[:limit]:
+        rollout = collect(
+            env, policy, steps, previous=rollout, collecting=Collecting(temperature=0.5), keep_logits=True
+        )
+        rollout.extras["bin"] = torch.zeros(*rollout.done.shape, 2)
+        for found in list(finished_games(rollout))[:limit]:
             facts = {"iteration": iteration, "decisions": 0, "precision": "32-true", "weights": weights_hash(policy)}
-            writer.append(facts | game_record(game, rollout, *found, {"bin": torch.zeros(*rollout.done.shape, 2)}))
+            writer.append(facts | game_record(game, rollout, *found))
     return writer
 
 

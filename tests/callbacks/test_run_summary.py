@@ -34,7 +34,7 @@ def test_a_run_leaves_its_files(make_fit, tmp_path, capsys):
     reloaded = PPO.load_from_checkpoint(summary["checkpoint"], network=small_mlp)
     assert int(reloaded.decisions) == summary["decisions"]
     table = reloaded.export_policy()
-    from lit_rl.policy import exact_metrics
+    from lit_rl.evaluation import exact_metrics
 
     assert exact_metrics(table, data.tree)["eval/nash_conv"] == pytest.approx(summary["nash_conv"], abs=1e-12)
 

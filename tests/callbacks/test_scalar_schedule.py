@@ -44,7 +44,6 @@ def test_scalar_schedule_applies_to_the_rollout_of_the_same_iteration(make_fit):
         ("model.entropy_coeff", "did you mean model.entropy_coef"),
         ("data.num_stepz", "did you mean data.num_steps"),
         ("model.zzz", "numbers there: .*clip.*entropy_coef"),
-        ("model.update_epochs", "fixed once the run has begun"),
         ("data.num_envs", "fixed once the run has begun"),
         ("model.sampling_temperature", "sampling_temperature=0"),
         ("entropy_coef", "needs model.<attribute> or data.<attribute>"),

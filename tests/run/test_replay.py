@@ -13,7 +13,7 @@ from replays import forge, record_games
 from envs.game import CHANCE, TERMINAL, load_game
 from envs.vector_env import VectorEnv
 from lit_rl.networks import MLP
-from lit_rl.rollout import collect
+from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.replay import finished_games, game_record, verify, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, read
@@ -23,11 +23,11 @@ def test_exploration_is_on_record_and_part_of_what_is_verified(tmp_path, kuhn):
     path, policy = tmp_path / "replay.jsonl", small_mlp(kuhn)
     writer = ReplayWriter(path)
     writer.begin({"run": "test", "game": "envs.kuhn_poker", "name": kuhn.name, "version": kuhn.version})
-    exploration = torch.tensor([[0.7, 0.0]]).expand(8, 2)
-    rollout = collect(VectorEnv(kuhn, 8, seed=3, record=True), policy, 6, exploration=exploration)
+    collecting = Collecting(exploration=0.7, explorers="one")
+    rollout = collect(VectorEnv(kuhn, 8, seed=3, record=True), policy, 6, collecting=collecting, keep_logits=True)
     facts = {"iteration": 0, "decisions": 0, "precision": "32-true", "weights": weights_hash(policy)}
-    for found in finished_games(rollout, whole_games=True):
-        writer.append(facts | game_record(kuhn, rollout, *found, {}))
+    for found in finished_games(rollout):
+        writer.append(facts | game_record(kuhn, rollout, *found))
     report = verify(path, kuhn, policy)
     assert report.games_of_weights == report.games > 5
 
@@ -105,7 +105,7 @@ def test_every_game_is_recorded_as_it_was_and_can_be_played_again(tmp_path, any_
     record_games(path, any_game, policy, truncate_after=truncate_after)
     report = verify(path, any_game, policy)
     env = VectorEnv(any_game, 32, seed=3, truncate_after=truncate_after)
-    rollout = collect(env, policy, 32, temperature=0.5)
+    rollout = collect(env, policy, 32, collecting=Collecting(temperature=0.5), keep_logits=True)
     assert report.games == report.games_of_weights == int(rollout.done.sum())
     ends = rollout.done.flip(0).cummax(0).values.flip(0)
     assert report.decisions == int(ends.sum())
@@ -119,8 +119,8 @@ def test_recording_changes_no_byte_of_the_games(leduc):
         for env in (plain, recording):
             env.step(env.sample_uniform())
     assert not plain.game_streams.any() and recording.game_streams.all()
-    for name, saved in plain.save().items():
-        assert saved == recording.save()[name] or name == "game_streams", name
+    for name, saved in plain.state_dict().items():
+        assert saved == recording.state_dict()[name] or name == "game_streams", name
 
 
 def test_games_whose_beginning_is_unknown_are_left_out(leduc):
@@ -128,12 +128,12 @@ def test_games_whose_beginning_is_unknown_are_left_out(leduc):
     env = VectorEnv(leduc, 40, seed=0, record=True)
     policy = MLP(leduc, hidden=(8,))
     collect(env, policy, 3)
-    cut = collect(env, policy, 8)
-    assert all(first > 0 for _, first, _ in finished_games(cut, whole_games=False))
+    cut = collect(env, policy, 8, collecting=Collecting(cut_games="drop"))
+    assert all(first > 0 for _, first, _ in finished_games(cut))
     stranger = VectorEnv(leduc, 40, seed=0)
-    env.load(stranger.save())
+    env.load_state_dict(stranger.state_dict())
     rollout = collect(env, policy, 8)
-    games = list(finished_games(rollout, whole_games=True))
+    games = list(finished_games(rollout))
     assert games and all(first > 0 for _, first, _ in games)
 
 
