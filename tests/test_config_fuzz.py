@@ -56,7 +56,9 @@ def fits(value, hint) -> bool | None:
         return True if True in answers else None if None in answers else False
     if typing.get_origin(hint) is typing.Literal:
         return value in typing.get_args(hint)
-    if hint in (bool, str, type(None)):
+    if hint is bool:
+        return value is None or isinstance(value, bool)  # the parser lets null pass for any bool: it counts as false
+    if hint in (str, type(None)):
         return isinstance(value, hint)
     if inspect.isclass(hint) and issubclass(hint, int | float):
         whole = isinstance(value, int) and not isinstance(value, bool)

@@ -30,6 +30,14 @@ class SaveAndDie(L.Callback):
             raise Stop
 
 
+class Telling(MLP):
+    """A policy that gives the rollout something to keep."""
+
+    def forward(self, obs, legal, state=None):
+        output = super().forward(obs, legal)
+        return output._replace(extras={"twice": 2 * output.value})
+
+
 def test_recording_leaves_the_training_as_it_is(make_fit):
     weights = []
     for callbacks in ([], [Replay(every=1, games=50)]):
@@ -50,8 +58,8 @@ def test_a_checkpoint_verifies_the_games_that_follow_it(make_fit, tmp_path):
     """A checkpoint at the end of iteration 0 holds the weights that play iteration 1."""
     keep = L.pytorch.callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1)
     replay = Replay(every=1, games=20)
-    trainer, model, data = make_fit({"sampling_temperature": 2.0}, callbacks=[replay, keep], enable_checkpointing=True)
-    model.replay_extras = lambda rollout: {"mix_lambda": 2 * rollout.value}  # what an algorithm would add
+    options = {"sampling_temperature": 2.0, "network": Telling}
+    trainer, model, data = make_fit(options, callbacks=[replay, keep], enable_checkpointing=True)
     trainer.fit(model, data)
     checkpoint = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
     model.load_state_dict(checkpoint["state_dict"])
@@ -60,7 +68,7 @@ def test_a_checkpoint_verifies_the_games_that_follow_it(make_fit, tmp_path):
     assert report.games_of_weights == len(played) == 20
     assert checkpoint["callbacks"]["Replay"]["weights"] == played[0]["weights"]
     assert report.decisions_of_weights == sum(len(r["moves"]) - r["carried"] for r in played)
-    assert all(m["extras"]["mix_lambda"] == 2 * m["value"] for r in played for m in r["moves"])
+    assert all(m["extras"]["twice"] == 2 * m["value"] for r in played for m in r["moves"])
 
 
 @pytest.mark.parametrize("at", [1, 2])

@@ -13,6 +13,7 @@ from replays import forge, record_games
 from envs.game import CHANCE, TERMINAL, load_game
 from envs.vector_env import VectorEnv
 from lit_rl.networks import MLP
+from lit_rl.policy import PolicyOutput
 from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.replay import finished_games, game_record, verify, weights_hash
@@ -187,7 +188,7 @@ def test_logits_are_held_against_the_policy(tmp_path, leduc):
     class OneByOne(torch.nn.Module):
         def forward(self, obs, legal):
             rows = [policy(o[None], m[None]) for o, m in zip(obs, legal)]
-            return type(rows[0])(*(torch.cat(x) for x in zip(*rows)))
+            return PolicyOutput(torch.cat([row.logits for row in rows]), torch.cat([row.value for row in rows]))
 
     report = verify(path, leduc, OneByOne(), weights_hash(policy))
     assert report.games_of_weights == report.games > 100 and report.max_logit_error < 1e-6
