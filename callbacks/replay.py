@@ -20,7 +20,6 @@ from lit_rl.run.replay import finished_games, game_record, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, read
 
 REPLAY_STREAM = 4
-POSITION = ("offset", "sha256", "games")
 
 
 class Replay(L.Callback):
@@ -67,7 +66,8 @@ class Replay(L.Callback):
         if not data.env.record:
             raise ConfigError("Replay: the datamodule's env was built without it and does not record; use a new one")
         if state["games"] and self.path.exists():
-            self._writer = ReplayWriter(self.path, {name: state[name] for name in POSITION})
+            self._writer = ReplayWriter(self.path)
+            self._writer.load_state_dict(state)
             return
         if not state["run"]:  # the same run started over gets the same id
             words = (data.game.name, data.game.version, data.seed, data.num_envs, weights_hash(pl_module.policy))
@@ -81,7 +81,7 @@ class Replay(L.Callback):
             "name": data.game.name, "version": data.game.version, "seed": data.seed,
         }  # fmt: skip
         self._guarded(lambda: self._writer.begin(header), 0)
-        self._state |= self._writer.state
+        self._state |= self._writer.state_dict()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch, batch_idx: int) -> None:
         iteration = trainer.current_epoch
@@ -92,7 +92,7 @@ class Replay(L.Callback):
             rollout = rollout_of(trainer)
             games = itertools.islice(finished_games(rollout), self.games)
             self._record(trainer, pl_module, rollout, games, trainer.precision)
-            self._state |= self._writer.state
+            self._state |= self._writer.state_dict()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):
