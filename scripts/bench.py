@@ -198,7 +198,7 @@ def bench_wide(table: Table, threads: int) -> None:
 
         def work() -> int:
             next(minibatches(rollout, zeros, zeros, valid, settings, torch.Generator().manual_seed(0)))
-            return 512
+            return 512 * steps
 
         return work
 
@@ -233,13 +233,15 @@ def bench_train(table: Table, threads: int) -> None:
     import torch
 
     from datamodules.self_play import SelfPlayDataModule
+    from lit_rl.batches import Minibatches
     from lit_rl.ppo import PPO
 
     def train(label: str, epochs: int = 25, **options) -> None:
         precision = options.pop("precision", "32-true")
         accelerator = options.pop("accelerator", "cpu")
         clock = make_clock()
-        model = PPO("envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, **options)
+        minibatches = Minibatches(4, 4, merge_rows=options.pop("merge_rows", True))
+        model = PPO("envs.leduc_poker", network=shared_mlp, minibatches=minibatches, **options)
         data = SelfPlayDataModule("envs.leduc_poker", num_envs=4096, num_steps=16, num_threads=threads)
         trainer = L.Trainer(
             accelerator=accelerator, precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
@@ -384,7 +386,7 @@ def bench_league(table: Table, threads: int) -> None:
             else:
                 data = LeagueDataModule("envs.leduc_poker", league=str(places[kind]), run="bench", **options, **sizes)
             model = PPO(
-                "envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, merge_rows=merge_rows
+                "envs.leduc_poker", network=shared_mlp, minibatches=Minibatches(4, 4, merge_rows=merge_rows)
             )
             trainer = L.Trainer(
                 accelerator="cpu", max_epochs=30, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -409,7 +411,7 @@ def bench_league(table: Table, threads: int) -> None:
 def bench_nash_conv(table: Table, threads: int) -> None:
     from envs.exact import GameTree
     from envs.game import load_game
-    from lit_rl.policy import exact_metrics
+    from lit_rl.evaluation import exact_metrics
 
     for name in ("leduc_poker", "kuhn_poker"):
         game = load_game(f"envs.{name}")
