@@ -1,5 +1,6 @@
 """Writes chosen games, move by move, to <run>/replay.jsonl; `litrl-replay` verifies and shows them."""
 
+import copy
 import hashlib
 import itertools
 import warnings
@@ -29,7 +30,8 @@ class Replay(L.Callback):
     resumed run cuts off what was written after its checkpoint and goes on, so no game appears twice; in another folder
     it begins a new file that names the one before. Recording draws no random number of the run. Logs replay/games
     (written so far) and replay/dropped: chosen games that were lost, to a full disk or as not finite.
-    With several devices: the first one's games. An algorithm may add `replay_extras(rollout) -> {name: [T, B, ...]}`.
+    With several devices: the first one's games. With each decision go the rollout's extras and those of the
+    algorithm's `learned_extras() -> {name: [T, B, ...]}`, where it has that: what it worked out when it learned.
 
     Args:
         every: record in every so many iterations, the first included.
@@ -102,14 +104,13 @@ class Replay(L.Callback):
         """One game of each row of a small env of its own; a run that goes on cuts them off again: not in the state."""
         if self._writer is None:
             return
-        data, policy, training = trainer.datamodule, pl_module.policy, pl_module.policy.training
+        data, policy = trainer.datamodule, copy.deepcopy(pl_module.policy)  # a run's own may remember what it was asked
         limit = data.truncate_after or data.game.max_steps
         env = VectorEnv(data.game, self.games, derive_key(data.seed, REPLAY_STREAM), data.truncate_after, record=True)
         policy.eval()
         with torch.autocast(next(policy.parameters()).device.type, enabled=False):
             steps = min(limit, data.game.max_steps)
             rollout = collect(env, policy, steps, temperature=pl_module.sampling_temperature)
-        policy.train(training)
         games = (game for game in finished_games(rollout, whole_games=True) if game[1] == 0)
         precision = "32-true" if next(policy.parameters()).dtype == torch.float32 else trainer.precision
         self._record(trainer, pl_module, rollout, games, precision)
@@ -117,8 +118,8 @@ class Replay(L.Callback):
     def _record(
         self, trainer: L.Trainer, pl_module: L.LightningModule, rollout: Rollout, games: Iterable, precision: str
     ) -> None:
-        offered = getattr(pl_module, "replay_extras", None)
-        extras = {} if offered is None else offered(rollout)
+        learned = getattr(pl_module, "learned_extras", dict) if rollout is trainer.train_dataloader.rollout else dict
+        extras = rollout.extras | learned()
         facts = {
             "iteration": trainer.current_epoch, "decisions": int(pl_module.decisions), "precision": str(precision),
             "weights": weights_hash(pl_module.policy),

@@ -15,7 +15,7 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.rollout import Opponents, Rollout, collect
+from lit_rl.rollout import Collecting, Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
 
@@ -37,8 +37,8 @@ class Algorithm(Protocol):
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator: ...
 
-    # Optional: exploration (float), how often everybody draws uniformly; observe_all (bool), whether rollouts need
-    # histories; describe(rollout, previous), which writes into its notes what is known only when it was collected.
+    # Optional: collecting (Collecting); observe_all (bool), whether rollouts need histories; prepare(iteration, seed),
+    # called on every rank before each rollout.
 
 
 class RolloutLoader:
@@ -72,6 +72,10 @@ class RolloutLoader:
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
         if not self.resumed or self.rollout is None or self.cursor >= len(self):
+            iteration = self.data.trainer.current_epoch
+            if hasattr(algorithm, "prepare"):
+                algorithm.prepare(iteration, self.data.seed)
+            self.data.before_rollout(iteration)
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
         self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
@@ -123,6 +127,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         self.settings = {name: None if x is None else int(x) for name, x in settings.items()}  # plain, to be saved
         self.env: VectorEnv | None = None
         self.seating: Opponents | None = None  # the current policy sits in every seat
+        self.opponents: Opponents | None = None
         self.loader = RolloutLoader(self)
         self.tree: GameTree | None = None
         self._restored: dict | None = None  # of a checkpoint, until the env is there to take it
@@ -144,13 +149,14 @@ class SelfPlayDataModule(L.LightningDataModule):
                 )
             rank_seed = derive_key(self.seed, self.trainer.global_rank)
             record = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
-            observe_all = getattr(self.trainer.lightning_module, "observe_all", False)
+            observe_all = self._collecting().observe_all
             try:
                 self.env = VectorEnv(
                     self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record, observe_all
                 )
             except (MemoryError, ValueError) as error:
                 raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
+            self.opponents = self.make_opponents(self.env)
             self._restore()
         if self.tree is None and self.max_tree_nodes:
             try:
@@ -168,20 +174,36 @@ class SelfPlayDataModule(L.LightningDataModule):
                 self.env,
                 algorithm.policy,
                 self.num_steps,
-                opponents=self.seating,
+                opponents=self.seating if self.opponents is None else self.opponents,
                 previous=previous if algorithm.whole_games else None,
                 temperature=algorithm.sampling_temperature,
-                exploration=self._exploration(getattr(algorithm, "exploration", 0.0)),
-                merge_rows=algorithm.merge_rows,
+                exploration=self._exploration(),
+                merge_rows=self._collecting().merge_rows,
             )
-            if hasattr(algorithm, "describe"):
-                algorithm.describe(rollout, previous)
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout
 
-    def _exploration(self, rate: float) -> Tensor | None:
-        """[B, P]: everybody explores alike, or nobody."""
-        return torch.full((self.num_envs, self.game.num_players), float(rate)) if rate else None
+    def make_opponents(self, env: VectorEnv) -> Opponents | None:
+        """Who sits in the other seats; called once, in the setup of a fit."""
+        return None
+
+    def before_rollout(self, iteration: int) -> None:
+        """Called before every rollout."""
+
+    def _collecting(self) -> Collecting:
+        algorithm = self.trainer.lightning_module
+        merged = Collecting(merge_rows=getattr(algorithm, "merge_rows", False))
+        return getattr(algorithm, "collecting", merged)
+
+    def _exploration(self) -> Tensor | None:
+        """[B, P]: how often each player explores."""
+        collecting = self._collecting()
+        if collecting.explorers == "one" and self.num_envs % self.game.num_players:
+            raise ConfigError(
+                f"num_envs={self.num_envs}: players explore in turns, row by row; use a multiple of "
+                f"{self.game.num_players}"
+            )
+        return collecting.explores(self.num_envs, self.game.num_players)
 
     def state_dict(self) -> dict:
         """Games, random streams, rollout and cursor of every rank; called on all ranks, since it gathers."""
@@ -200,6 +222,8 @@ class SelfPlayDataModule(L.LightningDataModule):
             "seed": int(self.seed),
             "settings": self.settings,
         }
+        if self.opponents is not None:
+            whose["opponents"] = of_every_rank(self.trainer, self.opponents.state_dict())
         return whose | {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict) -> None:
@@ -235,6 +259,8 @@ class SelfPlayDataModule(L.LightningDataModule):
             self.env.load(mine["env"])
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
+        if self.opponents is not None:
+            self.opponents.load_state_dict(saved["opponents"][self.trainer.global_rank])
         warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})
         self.seed = int(saved["seed"])  # the run's shuffling goes on, too
         self.loader.rollout = None if mine["rollout"] is None else Rollout(**mine["rollout"])

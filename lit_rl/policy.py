@@ -1,9 +1,9 @@
-"""What a policy is: `ActorCritic(obs, legal) -> PolicyOutput`, and the table of one over a game tree.
+"""What a policy is: `ActorCritic(obs, legal, state=None) -> PolicyOutput`, and the table of one over a game tree.
 
 Letters: N rows, A actions, D obs shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,8 @@ class PolicyOutput(NamedTuple):
 
     logits: Tensor  # [N, A] float32, illegal actions at MASKED
     value: Tensor  # [N] float32, expected return of the player who observes, in reward units
+    state: Tensor | None = None  # [N, *S], the memory that the same seat's next decision begins with
+    extras: Mapping[str, Tensor] = {}  # [N, ...] each: what else a rollout is to keep of each decision
 
 
 class ActorCritic(nn.Module):

@@ -3,8 +3,9 @@
 Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,30 @@ from torch import Tensor, nn
 from envs.vector_env import VectorEnv
 from lit_rl.policy import MASKED, PolicyOutput
 from lit_rl.row_index import merge_equal_rows
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How an algorithm wants its rollouts: its optional settings object `collecting`."""
+
+    temperature: float = 1.0
+    exploration: float = 0.0  # so often a player who explores draws uniformly from its legal actions instead
+    explorers: Literal["all", "one"] = "all"  # one: in row b only player b mod P explores
+    merge_rows: bool = False
+    observe_all: bool = False
+    truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
+
+    def explores(self, num_envs: int, num_players: int) -> Tensor | None:
+        """[B, P] float32: how often each player explores; None where nobody does."""
+        if not self.exploration:
+            return None
+        rates = torch.full((num_envs, num_players), float(self.exploration))
+        return rates if self.explorers == "all" else rates * explorer_seat(num_envs, num_players)
+
+
+def explorer_seat(num_envs: int, num_players: int) -> Tensor:
+    """[B, P] bool: player b mod P, the one who explores in row b where only one does."""
+    return torch.arange(num_players) == (torch.arange(num_envs) % num_players).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +71,7 @@ class Rollout:
     last_player: Tensor  # [B] int8, to move after the last step
     last_value: Tensor  # [B] float32, that player's value there
     temperature: float  # that the logits of the new steps were divided by
+    extras: dict[str, Tensor] = field(default_factory=dict)  # [T, B, ...] each, from policy and opponents
     notes: dict[str, Tensor] = field(default_factory=dict)  # what an algorithm worked out once and a resume must keep
 
     @property
@@ -79,6 +105,9 @@ class Opponents(Protocol):
 
     def act(self, env: VectorEnv, probs: np.ndarray) -> None:
         """Write into `probs` [B, A] float32 what those to move in the other rows do; the env samples from it."""
+
+    def extras(self, env: VectorEnv) -> Mapping[str, Tensor]:
+        """[B, ...] each: what the rollout is to keep of this decision; mostly nothing."""
 
     def stepped(self, env: VectorEnv) -> None:
         """The env has made a step: `env.rewards` were earned, and where `env.done` a new game has begun."""
@@ -139,7 +168,21 @@ def collect(
             return policy(obs.to(device), legal.to(device))
         first, row = merge_equal_rows(obs, legal)
         output = policy(obs[first].to(device), legal[first].to(device))
-        return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row])
+        extras = {name: x.cpu()[row] for name, x in output.extras.items()}
+        return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row], None, extras)
+
+    extras: dict[str, Tensor] = {}
+
+    def keep(step: int, more: Mapping[str, Tensor], rows: Tensor | None = None) -> None:
+        for name, x in more.items():
+            if name not in extras:
+                extras[name] = x.new_zeros(t, b, *x.shape[1:])
+                if carried and name in previous.extras:
+                    extras[name][:carried] = previous.extras[name][-carried:]
+            if rows is None:
+                extras[name][step] = x
+            else:
+                extras[name][step, rows] = x
 
     for i in range(carried, t):
         obs[i] = torch.from_numpy(env.obs)
@@ -154,6 +197,7 @@ def collect(
             output = evaluate(obs[i], legal[i])
             logits[i] = output.logits / temperature
             value[i] = output.value
+            keep(i, output.extras)
         else:
             rows = learner[i].nonzero().squeeze(1)
             logits[i], value[i] = torch.where(legal[i], 0.0, MASKED), 0.0
@@ -161,6 +205,7 @@ def collect(
                 output = evaluate(obs[i, rows], legal[i, rows])
                 logits[i, rows] = output.logits.cpu().float() / temperature
                 value[i, rows] = output.value.cpu().float()
+                keep(i, output.extras, rows)
         log_probs = torch.log_softmax(logits[i], dim=-1)
         if exploration is not None:
             explored[i] = exploration.gather(1, player[i].long().unsqueeze(1)).squeeze(1)
@@ -168,6 +213,8 @@ def collect(
         probs = log_probs.exp().numpy()
         if not everywhere:
             opponents.act(env, probs)
+        if hasattr(opponents, "extras"):
+            keep(i, opponents.extras(env))
         action[i] = torch.from_numpy(env.sample(probs))
         log_prob[i] = log_probs.gather(1, action[i].unsqueeze(1)).squeeze(1)
         if not everywhere:
@@ -181,6 +228,7 @@ def collect(
             bootstrap[i] = _value_of_cut_games(env, policy, device)
     return Rollout(
         **steps,
+        extras=extras,
         played=played,
         carried=carried,
         last_player=torch.from_numpy(env.player.copy()),

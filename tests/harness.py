@@ -43,12 +43,13 @@ RUNS = {
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
         "--model.state_keys", "lit_rl.armac.state_keys.TieredKeys",
+        "--model.state_keys.facts", "envs.kuhn_poker.betting",
         "--model.utility", "lit_rl.armac.mix_utility.Hybrid",
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
     "kuhn_armac_past": [
-        "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--data.past_policies", "8",
-        "--data.seated", "3",
+        "--config", "configs/kuhn_armac.yaml", "--data", "RetrospectiveDataModule", "--data.num_envs", "16",
+        "--data.past_policies", "8", "--data.seated", "3",
     ],
     "leduc_armac": [
         "--config", "configs/leduc_armac.yaml", "--data.num_envs", "16", "--model.mix_lambda", "0.5",

@@ -6,14 +6,16 @@ Three tiers of `TieredKeys`, each the one before with more:
     medium    + pot, + stack of the player, each in buckets of its share of the largest this game can have
     fine      + cluster of the obs: on which side of some fixed random planes it lies (Charikar 2002)
 
-Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What a game knows of rounds, pots and stacks
-it says itself (`Game.betting`). `InfostateKeys` gives every infostate its own key and works for any game.
+Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What an obs says of rounds, pots and stacks
+tells a plain function of the game's module, named by its import path (`facts`, such as envs.kuhn_poker.betting).
+`InfostateKeys` gives every infostate its own key and works for any game.
 
 The clusters are of the obs, not of a network's hidden layer, which would put another meaning under each plane with
 every step of the optimizer. Planes and obs are whole numbers: the same key on any machine, in any batch, with any
 number of threads. Letters: N rows, D obs.
 """
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -24,7 +26,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from numba import njit
 from torch import Tensor, nn
 
-from envs.game import Game
+from envs.game import Betting, Game
 from envs.rng import make_streams, mix
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -51,7 +53,9 @@ class TieredKeys(StateKeys):
     """Round and player; pot and stack; cluster of the obs: as much of it as the tier says.
 
     Args:
-        game: must say what its obs tell of the betting.
+        game: tells the shape of the obs.
+        facts: import path of a function from obs [N, *D] to their round [N], pot [N] and stack [N] (`Betting`), such as
+            envs.leduc_poker.betting.
         tier: coarse, medium or fine.
         num_buckets: of pot and of stack, equally wide.
         num_planes: so many planes make at most 2^num_planes clusters (fine).
@@ -61,6 +65,7 @@ class TieredKeys(StateKeys):
     def __init__(
         self,
         game: Game,
+        facts: str,
         tier: Literal["coarse", "medium", "fine"] = "medium",
         num_buckets: PositiveInt = 10,
         num_planes: PositiveInt = 8,
@@ -72,13 +77,11 @@ class TieredKeys(StateKeys):
         for name, value, most in (("num_buckets", num_buckets, 256), ("num_planes", num_planes, 24)):
             if value > most:
                 raise ConfigError(f"{name}={value}: at most {most} have room in a key")
-        if game.betting is None:
-            raise ConfigError(
-                f"tier={tier!r}: is made of rounds, pots and stacks, and {game.name} says nothing of them; give it "
-                "Game(..., betting=...) as in envs/kuhn_poker.py, or use InfostateKeys"
-            )
         super().__init__()
-        self.betting, self.tier, self.num_buckets = game.betting, tier, int(num_buckets)
+        self.path = facts
+        self.facts = load_facts(facts)
+        self.tier = tier
+        self.num_buckets = int(num_buckets)
         self.whole = np.issubdtype(game.obs_dtype, np.integer) or game.obs_dtype == np.bool_
         if tier == "fine":
             shape = int(num_planes), math.prod(game.obs_shape)
@@ -87,7 +90,7 @@ class TieredKeys(StateKeys):
 
     def forward(self, obs: Tensor, player: Tensor) -> Tensor:
         device, (obs, player) = obs.device, _rows(obs, player)
-        betting = self.betting(obs)
+        betting = self._facts_of(obs)
         fields = {"tier": TIERS.index(self.tier), "round": betting.round, "player": player}
         if self.tier != "coarse":
             fields |= {"pot": self._bucket(betting.pot), "stack": self._bucket(betting.stack)}
@@ -104,6 +107,17 @@ class TieredKeys(StateKeys):
         if values["tier"] > 0:
             text += f", pot {values['pot']}, stack {values['stack']}"
         return text + (f", cluster {values['cluster']}" if values["tier"] > 1 else "")
+
+    def _facts_of(self, obs: np.ndarray) -> Betting:
+        """Rounds, pots and stacks of obs [N, *D], each where a key has room for it."""
+        betting = self.facts(obs)
+        for name, most in (("round", 255), ("pot", 1.0), ("stack", 1.0)):
+            values = np.asarray(getattr(betting, name))
+            wrong = ~((values >= 0) & (values <= most))
+            if values.shape != obs.shape[:1] or wrong.any():
+                found = values.shape if values.shape != obs.shape[:1] else values[wrong][0]
+                raise ValueError(f"facts={self.path}: {name} {found} must be [N] numbers from 0 to {most:g}")
+        return betting
 
     def _bucket(self, share: np.ndarray) -> np.ndarray:
         return np.minimum((share * self.num_buckets).astype(np.int64), self.num_buckets - 1)
@@ -134,6 +148,25 @@ class InfostateKeys(StateKeys):
         words = np.zeros((len(data), -(-data.shape[1] // 8)), np.uint64)
         words.view(np.uint8)[:, : data.shape[1]] = data
         return torch.from_numpy(_hash(words, player.astype(np.uint64)).view(np.int64)).to(device)
+
+
+def load_facts(path: str) -> Callable[[np.ndarray], Betting]:
+    """The function at the import path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, AttributeError):
+        function = None
+    if not callable(function):
+        raise ConfigError(
+            f"facts={path!r}: no such function; give the import path of one that tells round, pot and stack of an obs, "
+            "such as envs.leduc_poker.betting, or use InfostateKeys"
+        )
+    return function
 
 
 def _rows(obs: Tensor, player: Tensor) -> tuple[np.ndarray, np.ndarray]:
