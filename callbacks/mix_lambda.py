@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.armac.mix_scheduler import MixStatistics
-from lit_rl.log import is_log_iteration
+from lit_rl.meter import is_log_iteration
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ConfigError
 

@@ -6,7 +6,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from datamodules.league_play import LeagueDataModule
 from lit_rl.league.league import Member, retained
 from lit_rl.league.players import network_of, save_player
-from lit_rl.log import is_log_iteration
+from lit_rl.meter import is_log_iteration
 from lit_rl.run.errors import ConfigError, check_ranges
 
 

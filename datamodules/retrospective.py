@@ -1,5 +1,6 @@
 """Rollouts against the past: in each game the learner has one seat and a policy of its own past the others."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jsonargparse.typing import NonNegativeInt, PositiveInt
@@ -8,6 +9,7 @@ from datamodules.self_play import SelfPlayDataModule
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.armac.past_policies import PastPolicies
+from lit_rl.evaluation import Evaluation
 from lit_rl.run.errors import ConfigError, check_ranges
 
 
@@ -22,12 +24,13 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
+        evaluation: what to measure of the exported policy, see `lit_rl.evaluation`; null: Exact where the game is small
+            enough; [] for nothing.
         past_policies: keep so many past policies.
         keep: which of them are kept: reservoir (all of the past equally likely) or fifo (the last ones).
         seated: so many of them play at a time.
         seed: of dealing, sampling and shuffling (the CLI copies it from seed_everything).
         num_threads: threads of the environment; more than one pays from some ten thousand games.
-        max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
         restart_games: go on from a checkpoint with new games instead of the saved ones, which another num_envs or
             number of devices asks for; not bit-exact.
     """
@@ -39,17 +42,23 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         game: str,
         num_envs: PositiveInt = 256,
         num_steps: PositiveInt = 8,
+        evaluation: Sequence[Evaluation] | None = None,
         past_policies: PositiveInt = 1000,
         keep: Literal["reservoir", "fifo"] = "reservoir",
         seated: PositiveInt = 4,
         seed: NonNegativeInt = 0,
         num_threads: PositiveInt = 1,
-        max_tree_nodes: NonNegativeInt = 2_000_000,
         restart_games: bool = False,
     ):
         check_ranges(RetrospectiveDataModule.__init__, locals())
         super().__init__(
-            game, num_envs, num_steps, seed, num_threads, max_tree_nodes=max_tree_nodes, restart_games=restart_games
+            game,
+            num_envs,
+            num_steps,
+            evaluation,
+            seed=seed,
+            num_threads=num_threads,
+            restart_games=restart_games,
         )
         if keep not in ("reservoir", "fifo"):
             raise ConfigError(f"keep={keep!r}: unknown; use one of reservoir, fifo")
@@ -75,6 +84,6 @@ class RetrospectiveDataModule(SelfPlayDataModule):
         self.opponents.begin(self.trainer.lightning_module.policy, iteration)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        if self.restart_games and state_dict.get("opponents"):
-            self._inherited = state_dict["opponents"][0]
+        if self.restart_games and state_dict:
+            self._inherited = state_dict["ranks"][0]["opponents"]
         super().load_state_dict(state_dict)

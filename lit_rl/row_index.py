@@ -9,7 +9,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from envs.game import Game
+from envs.game import Interface
 from envs.rng import mix
 
 
@@ -44,7 +44,7 @@ class RowIndex:
         self._count = 0
 
     @classmethod
-    def of(cls, game: Game, num_views: int | None = None) -> "RowIndex":
+    def of(cls, game: Interface, num_views: int | None = None) -> "RowIndex":
         """An index of the game's infostates, or of histories as `num_views` infostates side by side."""
         shape = game.obs_shape if num_views is None else (num_views, *game.obs_shape)
         return cls(shape, obs_dtype(game), game.num_actions)
@@ -95,34 +95,9 @@ class RowIndex:
         _fill_slots(self._keys, self._count, self._slots)
 
 
-def obs_dtype(game: Game) -> torch.dtype:
+def obs_dtype(game: Interface) -> torch.dtype:
     """The torch dtype of the game's obs."""
     return torch.from_numpy(np.zeros(0, game.obs_dtype)).dtype
-
-
-def infostate_weights(
-    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
-) -> tuple[Tensor, Tensor]:
-    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
-
-    With n(s) decisions at infostate s, n(s, a) of them action a, and the policy pi that drew them:
-
-        state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
-
-    A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
-    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
-    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
-    advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
-    the two brings.
-
-    Args:
-        row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
-    """
-    visits = torch.bincount(row)[row].float()
-    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
-    state_weight = visits ** (visit_exponent - 1)
-    action_weight = state_weight * log_prob.exp() * visits / drawn
-    return state_weight / state_weight.mean(), action_weight / action_weight.mean()
 
 
 def row_words(obs: Tensor, legal: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ import torch
 from envs.game import load_game
 from lit_rl.networks import MLP
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
+from lit_rl.rollout import Collecting
 from lit_rl.row_index import RowIndex, merge_equal_rows
 
 
@@ -86,9 +87,9 @@ def exact_reach(game, policy, key, state=None, reach=1.0):
     )
 
 
-def exploring(num_envs):
-    """[B, 2]: player (row mod 2) explores."""
-    return torch.nn.functional.one_hot(torch.arange(num_envs) % 2, 2).float()
+def exploring(exploration=1.0, **options):
+    """Player (row mod 2) explores."""
+    return Collecting(exploration=exploration, explorers="one", **options)
 
 
 def sharp_mlp(game):

@@ -27,21 +27,18 @@ P players, K bins.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import NamedTuple, get_args
 
 import lightning as L
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from envs.exact import GameTree
-from envs.game import load_game
+from envs.game import load_interface
 from envs.rng import derive_key
 from lit_rl import losses
-from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, spread
+from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, mix_statistics
 from lit_rl.armac.critic_memory import CriticMemoryFactory, FadingTargets
 from lit_rl.armac.infostates import uniform_of_rows
 from lit_rl.armac.memory import MemoryFactory, RowMemory
@@ -50,24 +47,16 @@ from lit_rl.armac.mix_scheduler import MixScheduler, MixStatistics, SchedulerFac
 from lit_rl.armac.mix_utility import Counterfactual, MixUtilityFactory
 from lit_rl.armac.mixed_policy import Mixture, mixed_policy
 from lit_rl.armac.mixing import LinearMixer, MixerFactory, check_same_bins
-from lit_rl.armac.parameter_groups import (
-    ACTOR,
-    AVERAGE,
-    CRITIC,
-    REGRET,
-    SCHEDULER,
-    GroupSettings,
-    clip_groups,
-    grouped_optimizer,
-)
+from lit_rl.armac.parameter_groups import Groups, check_trainer, clip_groups, grouped_optimizer
 from lit_rl.armac.rows import Rows
 from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
-from lit_rl.log import is_log_iteration, minibatch_means
+from lit_rl.evaluation import evaluation_step, table_step
+from lit_rl.meter import Meter
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
-from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
+from lit_rl.policy import NetworkFactory
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError, check_ranges
-from lit_rl.run.resume import load_state, of_every_rank, save_state, well_formed
+from lit_rl.run.resume import load_state, of_every_rank, save_plain_hyperparameters, save_state, well_formed
 
 DRAW_STREAM = 11
 
@@ -106,11 +95,7 @@ class ARMAC(L.LightningModule):
         meta_regret: builds the meta-regret table.
         mixer: builds what makes one policy of two.
         optimizer: torch optimizer; its learning rate is not used, but those of the settings below.
-        regret_group: how the regret network is trained.
-        average_group: how the average network is trained.
-        critic_group: how the critic is trained.
-        actor_group: how the actor is trained.
-        scheduler_group: how the scheduler is trained.
+        groups: how each of the networks is trained.
         trace_lambda: of the correction by what happened, see `lit_rl.returns.conditional_regrets`; 1 is unbiased.
         ratio_cap: bound on a single ratio pi(a) / mu(a) in it; null for none.
         actor_entropy_coef: weight of the actor's entropy, in reward units per nat.
@@ -119,8 +104,8 @@ class ARMAC(L.LightningModule):
             to the regret-matched bins; its gradient goes through the relaxed sample.
     """
 
-    sampling_temperature = 1.0
-    whole_games = True
+    validation_step = test_step = evaluation_step
+    predict_step = table_step
 
     def __init__(
         self,
@@ -140,11 +125,7 @@ class ARMAC(L.LightningModule):
         meta_regret: MetaRegretFactory = MetaRegret,
         mixer: MixerFactory = LinearMixer,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1.0, eps=1e-7),
-        regret_group: GroupSettings = REGRET,
-        average_group: GroupSettings = AVERAGE,
-        critic_group: GroupSettings = CRITIC,
-        actor_group: GroupSettings = ACTOR,
-        scheduler_group: GroupSettings = SCHEDULER,
+        groups: Groups = Groups(),  # noqa: B008
         trace_lambda: ClosedUnitInterval = 1.0,
         ratio_cap: PositiveFloat | None = None,
         actor_entropy_coef: NonNegativeFloat = 0.02,
@@ -153,13 +134,8 @@ class ARMAC(L.LightningModule):
     ):
         check_ranges(ARMAC.__init__, locals())
         super().__init__()
-        self.save_hyperparameters(logger=False)
-        for name, value in list(self.hparams.items()):  # the CLI gives class paths; code stays out
-            if isinstance(value, GroupSettings):
-                self.hparams[name] = {key: x if x is None else float(x) for key, x in asdict(value).items()}
-            elif name in FACTORIES and not isinstance(value, dict):
-                self.hparams.pop(name)
-        self.game = load_game(game)
+        save_plain_hyperparameters(self)
+        self.game = load_interface(game)
         if not (self.game.num_players == 2 and self.game.zero_sum):
             raise ConfigError(f"game={self.game.name}: ARMAC is for two players and zero sums; use RNaD or PPO")
         if explorers not in get_args(Explorers):
@@ -183,11 +159,12 @@ class ARMAC(L.LightningModule):
         self.average = network(self.game)
         self.critic = critic(self.game)
         self.optimizer = optimizer
-        self.groups = {"regret": regret_group, "average": average_group, "critic": critic_group}
+        self.networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
         if self.policy.actor is not None:
-            self.groups["actor"] = actor_group
+            self.networks["actor"] = self.policy.actor
         if any(True for _ in self.policy.scheduler.parameters()):
-            self.groups["scheduler"] = scheduler_group
+            self.networks["scheduler"] = self.policy.scheduler
+        self.groups = {name: getattr(groups, name) for name in self.networks}
         self.trace_lambda = trace_lambda
         self.ratio_cap = float("inf") if ratio_cap is None else ratio_cap
         self.actor_entropy_coef = actor_entropy_coef
@@ -197,8 +174,7 @@ class ARMAC(L.LightningModule):
         self.register_buffer("rollouts", torch.zeros((), dtype=torch.int64))  # learned from so far
         self._lessons: Lessons | None = None  # of this iteration's rollout
         self._memory_seed: int | None = None  # of what the memory draws in this iteration
-        self.loss_terms: dict[str, Tensor] = {}  # of the last minibatch; `callbacks.FiniteGuard` reads them
-        self.iteration_metrics: list[dict[str, Tensor]] = []  # of this iteration's minibatches
+        self.meter = Meter()
 
     @property
     def batches_per_iteration(self) -> int:
@@ -262,26 +238,7 @@ class ARMAC(L.LightningModule):
 
     def mix_statistics(self) -> MixStatistics:
         """How the decisions that the scheduler learned from in this iteration were mixed; without a scheduler, all."""
-        shares = self._lessons.shares
-        if shares is None:  # there is no actor
-            return MixStatistics(self.policy.scheduler.bins, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
-        statistics = MixStatistics(self.policy.scheduler.bins, shares.mix_lambda, shares.bin)
-        if self.meta_regret is None:
-            return statistics
-        return statistics._replace(
-            key=shares.key,
-            words=self.state_keys.describe,
-            regrets=self.meta_regret.mean_regrets(),
-            table=self.meta_regret.statistics(),
-        )
-
-    def learned_extras(self) -> dict[str, Tensor]:
-        """What was worked out of the rollout's decisions when they were learned from, like `Rollout.extras`, for a
-        replay: utilities [T, B, K] of all bins, 0 at the decisions that the scheduler did not learn from."""
-        shares = None if self._lessons is None else self._lessons.shares
-        if shares is None or shares.utilities is None:
-            return {}
-        return {"utilities": spread(shares.utilities, shares.where)}
+        return mix_statistics(self.policy.scheduler.bins, self._lessons.shares, self.state_keys, self.meta_regret)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         save_state(self, checkpoint)
@@ -294,61 +251,38 @@ class ARMAC(L.LightningModule):
         with well_formed("what ARMAC remembers"):
             ranks = checkpoint["memories"]
             mine = ranks[min(self.global_rank, len(ranks) - 1)]
+            self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"])
             for name, part in self._remembered().items():
                 part.load_state_dict(mine[name])
-            self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"])
 
     def _remembered(self) -> dict:
         """What is no module and yet part of a checkpoint."""
-        parts = {
-            "memory": self.memory,
-            "critic_memory": self.critic_memory,
-            "memo": self.policy.memo,
-            "meta_regret": self.meta_regret,
-        }
+        parts = {"memory": self.memory, "critic_memory": self.critic_memory}
+        parts |= {"memo": self.policy.memo, "meta_regret": self.meta_regret}
         return {name: part for name, part in parts.items() if part is not None}
 
-    def on_fit_start(self) -> None:
-        strategy = self.trainer.strategy
-        if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
-            raise ConfigError(
-                "trainer.strategy: not all networks of ARMAC learn in each step; use ddp_find_unused_parameters_true"
-            )
-        if getattr(self.trainer.datamodule, "truncate_after", None) is not None:
-            raise ConfigError("data.truncate_after: ARMAC learns from games that are played to their end; use null")
-        if not self.trainer.max_epochs or self.trainer.max_epochs < 1:
-            raise ConfigError(f"trainer.max_epochs={self.trainer.max_epochs}: ARMAC needs a run of known length")
-
     def on_train_start(self) -> None:
-        if self.trainer.num_training_batches < self.batches_per_iteration:
-            raise ConfigError(
-                f"trainer.limit_train_batches: an iteration of ARMAC has {self.batches_per_iteration} minibatches, not "
-                f"{self.trainer.num_training_batches}; lower the steps of its groups instead"
-            )
+        check_trainer(self.trainer, self.batches_per_iteration)
         self.policy.eval()
-
-    def on_train_epoch_start(self) -> None:
-        self.iteration_metrics.clear()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The networks share no weights, so the sum of their losses trains each on its own."""
-        self.loss_terms = {}
+        terms = {}
         if batch.regret is not None:
             logits = self.policy.regret(batch.regret.obs, batch.regret.legal).logits
-            self.loss_terms["regret_loss"] = self.memory.regret_loss(logits, batch.regret)
+            terms["regret_loss"] = self.memory.regret_loss(logits, batch.regret)
         if batch.average is not None:
             logits = self.average(batch.average.obs, batch.average.legal).logits
-            self.loss_terms["average_loss"] = losses.cross_entropy(logits, *batch.average[1:])
+            terms["average_loss"] = losses.cross_entropy(logits, *batch.average[1:])
         if batch.critic is not None:
             error = losses.squared_error(self.critic(batch.critic.obs), *batch.critic[1:])
-            self.loss_terms["critic_loss"] = error / self.game.max_return**2
+            terms["critic_loss"] = error / self.game.max_return**2
         if batch.actor is not None:
-            self.loss_terms["actor_loss"] = self._actor_loss(batch.actor)
+            terms["actor_loss"] = self._actor_loss(batch.actor)
         if batch.scheduler is not None:
-            self.loss_terms["scheduler_loss"] = self._scheduler_loss(batch.scheduler)
-        loss = torch.stack(list(self.loss_terms.values())).sum()
-        self.iteration_metrics.append({name: term.detach() for name, term in self.loss_terms.items()})
-        return loss
+            terms["scheduler_loss"] = self._scheduler_loss(batch.scheduler)
+        self.meter.add(terms)
+        return torch.stack(list(terms.values())).sum()
 
     def _actor_loss(self, rows: Rows) -> Tensor:
         """NeuRD on advantages with the entropy's part, - actor_entropy_coef log pi(a), centred."""
@@ -378,28 +312,7 @@ class ARMAC(L.LightningModule):
         self.policy.renew()
 
     def on_train_epoch_end(self) -> None:
-        if self.iteration_metrics and is_log_iteration(self.trainer):
-            means = minibatch_means(self.iteration_metrics)
-            self.log_dict(means | {"decisions": self.decisions.float()}, sync_dist=self.trainer.world_size > 1)
-
-    def validation_step(self, tree: GameTree, batch_idx: int) -> None:
-        self.log_dict(exact_metrics(self.export_policy(), tree), batch_size=1)
-
-    test_step = validation_step
-
-    def predict_step(self, tree: GameTree, batch_idx: int) -> Tensor:
-        """Action probabilities [R, A] of the exported policy at every infostate of the game tree."""
-        return torch.from_numpy(policy_table(self.export_policy(), tree))
+        self.meter.log(self)
 
     def configure_optimizers(self):
-        networks = {
-            "regret": self.policy.regret, "average": self.average, "critic": self.critic, "actor": self.policy.actor,
-            "scheduler": self.policy.scheduler,
-        }  # fmt: skip
-        return grouped_optimizer(networks, self.groups, self.optimizer, self.trainer.max_epochs)
-
-
-FACTORIES = (
-    "network", "critic", "memory", "critic_memory", "scheduler", "state_keys", "utility", "meta_regret", "mixer",
-    "optimizer",
-)  # fmt: skip
+        return grouped_optimizer(self.networks, self.groups, self.optimizer, self.trainer.max_epochs)

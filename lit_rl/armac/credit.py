@@ -8,10 +8,12 @@ learned from, M infostates among those, A actions, K bins, D obs shape.
 import math
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lit_rl.armac.infostates import Infostates, infostates
 from lit_rl.armac.meta_regret import MetaRegret
+from lit_rl.armac.mix_scheduler import MixStatistics
 from lit_rl.armac.mix_utility import MixedDecisions, MixUtility
 from lit_rl.armac.mixed_policy import Mixture
 from lit_rl.armac.mixing import Mixer
@@ -106,14 +108,11 @@ class ScheduleRows(NamedTuple):
 
 
 class MixedShares(NamedTuple):
-    """Which shares of the actor were played at the decisions in question, `where` [T, B] bool: those that the scheduler
-    learned from; without one, all that were played."""
+    """Which shares of the actor were played at the decisions that the scheduler learned from; without one, at all."""
 
-    where: Tensor
     mix_lambda: Tensor  # [L] float32, as it was played
     bin: Tensor  # [L] int64
     key: Tensor | None = None  # [L] int64, the state keys; None without a scheduler
-    utilities: Tensor | None = None  # [L, K] of the bins, under the policy that learned; None without a scheduler
 
 
 class Lessons(NamedTuple):
@@ -144,9 +143,9 @@ class Judge(NamedTuple):
 
     def judge(
         self, states: Infostates, mixture: Mixture, player: Tensor, q: Tensor, values: Tensor
-    ) -> tuple[ScheduleRows, Tensor, Tensor]:
-        """The scheduler's rows, the utilities of all bins [M, K] and the state keys [M]: where regrets are learned,
-        since there histories of one infostate weigh what chance and the other player's own policy make them weigh.
+    ) -> tuple[ScheduleRows, Tensor]:
+        """The scheduler's rows and the state keys [M] of decisions at which regrets are learned: there histories of one
+        infostate weigh what chance and the other player's own policy make them weigh.
 
         Args:
             states: the M infostates of L decisions.
@@ -169,7 +168,7 @@ class Judge(NamedTuple):
         self.meta_regret.update(keys, utilities, states.visits)
         desired = self.meta_regret.desired(keys)
         rows = ScheduleRows(states.obs, states.legal, mixture.actor, mixture.regret, q, desired, states.weight)
-        return rows, utilities, keys
+        return rows, keys
 
 
 def lessons(rollout: Rollout, mixture: Mixture, q: Tensor, found: Credit, judge: Judge | None) -> Lessons:
@@ -185,23 +184,28 @@ def lessons(rollout: Rollout, mixture: Mixture, q: Tensor, found: Credit, judge:
     states = infostates(found.regrets.obs, found.regrets.legal)
     there = Mixture(*(x[learned][states.first] for x in mixture))
     actor = actor_rows(states, found.advantages[learned], there.actor)
+    mix_lambda = rollout.extras["mix_lambda"][played]
+    bin = rollout.extras["bin"][played]
     if judge is None:
-        shares = MixedShares(played, rollout.extras["mix_lambda"][played], rollout.extras["bin"][played])
-        return Lessons(actor, None, shares)
+        return Lessons(actor, None, MixedShares(mix_lambda, bin))
     player = rollout.player[played][learned]
     own_view = 1.0 - 2.0 * player.float()
-    schedule, utilities, keys = judge.judge(
+    schedule, keys = judge.judge(
         states, there, player[states.first], own_view.unsqueeze(1) * q[learned], found.values[learned]
     )
-    where = spread(learned, played)
-    shares = MixedShares(
-        where,
-        rollout.extras["mix_lambda"][where],
-        rollout.extras["bin"][where],
-        keys[states.row],
-        utilities[states.row],
-    )
-    return Lessons(actor, schedule, shares)
+    return Lessons(actor, schedule, MixedShares(mix_lambda[learned], bin[learned], keys[states.row]))
+
+
+def mix_statistics(
+    bins: tuple[float, ...], shares: MixedShares | None, state_keys: StateKeys | None, meta_regret: MetaRegret | None
+) -> MixStatistics:
+    """What is told of an iteration's shares: those of an actor that is not there (None) are 0."""
+    if shares is None:
+        return MixStatistics(bins, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    if meta_regret is None:
+        return MixStatistics(bins, shares.mix_lambda, shares.bin)
+    regrets = meta_regret.mean_regrets()
+    return MixStatistics(bins, *shares, state_keys.describe, regrets, meta_regret.statistics())
 
 
 def actor_rows(states: Infostates, advantages: Tensor, actor: Tensor) -> Rows:

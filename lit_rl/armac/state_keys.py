@@ -6,9 +6,9 @@ Three tiers of `TieredKeys`, each the one before with more:
     medium    + pot, + stack of the player, each in buckets of its share of the largest this game can have
     fine      + cluster of the obs: on which side of some fixed random planes it lies (Charikar 2002)
 
-Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What an obs says of rounds, pots and stacks
-tells a plain function of the game's module, named by its import path (`facts`, such as envs.kuhn_poker.betting).
-`InfostateKeys` gives every infostate its own key and works for any game.
+Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What an obs tells of rounds, pots and stacks
+says a function of the game's module, such as `envs.kuhn_poker.betting`. `InfostateKeys` gives every infostate its own
+key and works for any game.
 
 The clusters are of the obs, not of a network's hidden layer, which would put another meaning under each plane with
 every step of the optimizer. Planes and obs are whole numbers: the same key on any machine, in any batch, with any
@@ -26,7 +26,8 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from numba import njit
 from torch import Tensor, nn
 
-from envs.game import Betting, Game
+from envs.betting import Betting
+from envs.game import Game
 from envs.rng import make_streams, mix
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -53,23 +54,22 @@ class TieredKeys(StateKeys):
     """Round and player; pot and stack; cluster of the obs: as much of it as the tier says.
 
     Args:
-        game: tells the shape of the obs.
-        facts: import path of a function from obs [N, *D] to their round [N], pot [N] and stack [N] (`Betting`), such as
-            envs.leduc_poker.betting.
+        game: a game of bets.
         tier: coarse, medium or fine.
         num_buckets: of pot and of stack, equally wide.
         num_planes: so many planes make at most 2^num_planes clusters (fine).
         seed: of the planes; those of a checkpoint win.
+        facts: needed; import path of what tells the betting: a function obs [N, *D] -> `envs.betting.Betting`.
     """
 
     def __init__(
         self,
         game: Game,
-        facts: str,
         tier: Literal["coarse", "medium", "fine"] = "medium",
         num_buckets: PositiveInt = 10,
         num_planes: PositiveInt = 8,
         seed: NonNegativeInt = 0,
+        facts: str | None = None,
     ):
         check_ranges(TieredKeys.__init__, locals())
         if tier not in TIERS:
@@ -78,10 +78,7 @@ class TieredKeys(StateKeys):
             if value > most:
                 raise ConfigError(f"{name}={value}: at most {most} have room in a key")
         super().__init__()
-        self.path = facts
-        self.facts = load_facts(facts)
-        self.tier = tier
-        self.num_buckets = int(num_buckets)
+        self.betting, self.tier, self.num_buckets = _load_facts(facts, game), tier, int(num_buckets)
         self.whole = np.issubdtype(game.obs_dtype, np.integer) or game.obs_dtype == np.bool_
         if tier == "fine":
             shape = int(num_planes), math.prod(game.obs_shape)
@@ -90,7 +87,7 @@ class TieredKeys(StateKeys):
 
     def forward(self, obs: Tensor, player: Tensor) -> Tensor:
         device, (obs, player) = obs.device, _rows(obs, player)
-        betting = self._facts_of(obs)
+        betting = self._betting_of(obs)
         fields = {"tier": TIERS.index(self.tier), "round": betting.round, "player": player}
         if self.tier != "coarse":
             fields |= {"pot": self._bucket(betting.pot), "stack": self._bucket(betting.stack)}
@@ -108,15 +105,14 @@ class TieredKeys(StateKeys):
             text += f", pot {values['pot']}, stack {values['stack']}"
         return text + (f", cluster {values['cluster']}" if values["tier"] > 1 else "")
 
-    def _facts_of(self, obs: np.ndarray) -> Betting:
-        """Rounds, pots and stacks of obs [N, *D], each where a key has room for it."""
-        betting = self.facts(obs)
-        for name, most in (("round", 255), ("pot", 1.0), ("stack", 1.0)):
-            values = np.asarray(getattr(betting, name))
+    def _betting_of(self, obs: np.ndarray) -> Betting:
+        """What the facts say of obs [N, *D], each number where a key has room for it."""
+        betting = self.betting(obs)
+        for name, most in (("round", 255), ("pot", 1), ("stack", 1)):
+            values = getattr(betting, name)
             wrong = ~((values >= 0) & (values <= most))
-            if values.shape != obs.shape[:1] or wrong.any():
-                found = values.shape if values.shape != obs.shape[:1] else values[wrong][0]
-                raise ValueError(f"facts={self.path}: {name} {found} must be [N] numbers from 0 to {most:g}")
+            if wrong.any():
+                raise ValueError(f"facts: {name}={values[wrong][0]} of obs={obs[wrong][0].tolist()}, 0 to {most} fit")
         return betting
 
     def _bucket(self, share: np.ndarray) -> np.ndarray:
@@ -150,23 +146,25 @@ class InfostateKeys(StateKeys):
         return torch.from_numpy(_hash(words, player.astype(np.uint64)).view(np.int64)).to(device)
 
 
-def load_facts(path: str) -> Callable[[np.ndarray], Betting]:
-    """The function at the import path.
-
-    Raises:
-        ConfigError: there is none.
-    """
+def _load_facts(path: str | None, game: Game) -> Callable[[np.ndarray], Betting]:
+    """The function at the import path `path`, tried on an empty obs of `game`."""
+    if path is None:
+        raise ConfigError(
+            f"facts: these keys are made of rounds, pots and stacks; name what tells them of an obs of {game.name}, an "
+            "import path such as envs.kuhn_poker.betting, or use InfostateKeys"
+        )
     module, _, name = path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, AttributeError):
-        function = None
-    if not callable(function):
-        raise ConfigError(
-            f"facts={path!r}: no such function; give the import path of one that tells round, pot and stack of an obs, "
-            "such as envs.leduc_poker.betting, or use InfostateKeys"
-        )
-    return function
+        facts = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"facts={path!r}: no such function; give one such as envs.kuhn_poker.betting") from None
+    try:
+        said = facts(np.zeros((1, *game.obs_shape), game.obs_dtype))
+    except Exception as error:
+        raise ConfigError(f"facts={path!r}: cannot read an obs of {game.name} ({type(error).__name__})") from error
+    if not isinstance(said, Betting):
+        raise ConfigError(f"facts={path!r}: must return envs.betting.Betting, returned {type(said).__name__}")
+    return facts
 
 
 def _rows(obs: Tensor, player: Tensor) -> tuple[np.ndarray, np.ndarray]:

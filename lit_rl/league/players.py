@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from envs.exact import GameTree
 from envs.game import Game
-from envs.heuristics import compile_heuristic, load_heuristic
+from envs.heuristics import compile_heuristic, load_heuristic, reads_state
 from lit_rl.league.league import interface_of, sha256_of
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
 from lit_rl.row_index import merge_equal_rows
@@ -64,12 +64,15 @@ class HeuristicPlayer:
 
     def __init__(self, path: str, game: Game):
         try:
-            self._kernel = compile_heuristic(load_heuristic(path, game))
+            heuristic = load_heuristic(path, game)
+            if reads_state(heuristic):
+                raise ValueError(f"{path!r}: reads the state, which players are not given; write (obs, legal, probs)")
+            self._kernel = compile_heuristic(heuristic, game)
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
     def act(self, rows: np.ndarray, obs: np.ndarray, legal: np.ndarray, probs: np.ndarray) -> None:
-        self._kernel(rows, obs, legal, probs)
+        self._kernel(rows, None, None, obs, legal, probs)
 
 
 def player_table(player: Player, tree: GameTree) -> np.ndarray:

@@ -19,7 +19,7 @@ from lit_rl.armac.memory import ReservoirMemory, RowMemory
 from lit_rl.armac.meta_regret import MetaRegret
 from lit_rl.armac.mix_scheduler import MixScheduler
 from lit_rl.armac.mix_utility import Hybrid
-from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.armac.parameter_groups import Groups, GroupSettings
 from lit_rl.armac.rows import Samples
 from lit_rl.run.errors import ConfigError
 
@@ -64,7 +64,6 @@ def test_a_scheduled_run_leaves_its_traces(tmp_path, quiet, mode):
     extras = [move["extras"] for game in games for move in game.get("moves", ())]
     assert len(extras) > 20
     assert {0.0, 0.25, 0.5, 0.75, 1.0} >= {e["mix_lambda"] for e in extras} or mode == "continuous"
-    assert any("utilities" in e and any(e["utilities"]) for e in extras)
     main = importlib.import_module("scripts.replay").main
     main(["verify", str(run / "replay.jsonl"), "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
 
@@ -86,7 +85,7 @@ def test_use_scheduler_false_has_nothing_of_it():
         ([*SCHEDULED, *TIERED[:-1], "envs.kuhn_poker.nothing"], "facts='envs.kuhn_poker.nothing': no such function"),
         ([*SCHEDULED, "--model.utility", "lit_rl.armac.mix_utility.Advantage"], "Advantage"),
         ([*SCHEDULED, "--model.meta_regret", "MetaRegret", "--model.meta_regret.max_states", "0"], "max_states"),
-        (["--data.game", "envs.biased_rps", "--model.regret_group.lr", "0"], "lr"),
+        (["--data.game", "envs.biased_rps", "--model.groups.regret.lr", "0"], "lr"),
         (["--model.memory", "lit_rl.armac.memory.ReservoirMemory", "--model.memory.capacity", "0"], "capacity"),
         ([*SCHEDULED, "--model.scheduler", "FixedLambda"], "one share only"),
         ([*SCHEDULED, *PAST, "5"], "use_scheduler=false"),
@@ -137,9 +136,9 @@ def test_a_batch_of_a_crash_loads_as_plain_data(tmp_path, kuhn):
 def make(**options):
     torch.manual_seed(3)
     steady = GroupSettings(lr=1e-2, lr_end=1e-2, steps=2)  # whatever the length of the run
-    groups = {f"{name}_group": steady for name in ("regret", "average", "critic", "actor", "scheduler")}
+    groups = Groups(steady, steady, steady, steady, steady)
     scheduler = functools.partial(MixScheduler, warmup_iterations=1)
-    return ARMAC("envs.kuhn_poker", scheduler=scheduler, **groups, **options)
+    return ARMAC("envs.kuhn_poker", scheduler=scheduler, groups=groups, **options)
 
 
 def fit(model, data, tmp_path, **options):
@@ -195,16 +194,14 @@ def test_what_the_scheduler_learned_from_is_told(tmp_path, quiet):
     model = make(use_scheduler=True)
     fit(model, SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=3, seed=4), tmp_path)
     told, shares = model.mix_statistics(), model._lessons.shares
-    assert told.bins == model.policy.scheduler.bins and len(told.mix_lambda) == len(told.key) == int(shares.where.sum())
+    assert told.bins == model.policy.scheduler.bins and len(told.mix_lambda) == len(told.key) == len(shares.bin) > 0
     assert torch.equal(torch.tensor(told.bins)[told.bin], told.mix_lambda)
     assert told.table["size"] == len(told.key.unique()) or told.table["size"] > 0
     assert isinstance(told.words(int(told.key[0])), str) and told.regrets.shape == (5,)
-    extras = model.learned_extras()["utilities"]
-    assert extras.shape == (*shares.where.shape, 5) and (extras[~shares.where] == 0).all() and extras.abs().sum() > 0
     off = make()
     fit(off, SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=3), tmp_path)
     told = off.mix_statistics()
-    assert told.mix_lambda.tolist() == [0.0] and told.key is None and off.learned_extras() == {}
+    assert told.mix_lambda.tolist() == [0.0] and told.key is None
 
 
 def test_large_games_need_no_index(tmp_path, quiet):

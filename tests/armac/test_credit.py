@@ -28,7 +28,7 @@ def test_twin(leduc, trace_lambda, ratio_cap, others):
     network = MLP(leduc, hidden=(16,))
     torch.nn.init.normal_(network.policy_head.weight, std=1.0)
     for _ in range(3):
-        previous = r = collect(env, network, 6, previous=previous, exploration=exploring(30) * 0.6)
+        previous = r = collect(env, network, 6, previous=previous, collecting=exploring(0.6), keep_logits=True)
         if others:
             r = dataclasses.replace(r, learner=torch.rand(*r.done.shape) < 0.6)
         probs, critic = r.logits.softmax(-1), torch.randn(*r.legal.shape)
@@ -48,7 +48,9 @@ def test_regrets_are_unbiased_whatever_the_critic_says(kuhn, trace_lambda):
     exact = naive.counterfactual_regrets(kuhn, policy)
     num_envs, table = 60_000, Table(by_obs)
     env = VectorEnv(kuhn, num_envs, seed=2, observe_all=True)
-    r = collect(env, table, 3, exploration=exploring(num_envs), merge_rows=True)  # one whole game per row, and more
+    r = collect(
+        env, table, 3, collecting=exploring(merge_rows=True), keep_logits=True
+    )  # one whole game per row, and more
     first_game = (r.done.cumsum(0) - r.done.long()) == 0
     critic = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))[r.history.flatten(2).sum(-1).long() % 8]
     found = conditional_regrets(r, r.logits.softmax(-1), critic, trace_lambda)
@@ -67,7 +69,7 @@ def test_a_perfect_critic_leaves_no_noise(kuhn):
     """In Kuhn chance only deals: with exact values the regrets of one history are the same in every game."""
     policy, by_obs = kuhn_policy(kuhn, seed=4)
     env = VectorEnv(kuhn, 500, seed=2, observe_all=True)
-    r = collect(env, Table(by_obs), 4, exploration=exploring(500), merge_rows=True)
+    r = collect(env, Table(by_obs), 4, collecting=exploring(merge_rows=True), keep_logits=True)
     exact = history_values(kuhn, policy)
     found = conditional_regrets(r, r.logits.softmax(-1), critic_of(r, exact), 1.0)
     seen = {}
@@ -90,7 +92,7 @@ def test_tabular_armac_follows_cfr(kuhn, kuhn_tree):
     for iteration in range(1, 61):
         table = Table({obs: probs for (_, obs), probs in policy.items()})
         env.reset()
-        r = collect(env, table, 3, exploration=exploring(num_envs), merge_rows=True)
+        r = collect(env, table, 3, collecting=exploring(merge_rows=True), keep_logits=True)
         probs = table.rows(r.obs.flatten(0, 1), r.legal.flatten(0, 1)).view(*r.legal.shape)
         found = conditional_regrets(r, probs, critic_of(r, history_values(kuhn, policy)))
         first_game = (r.done.cumsum(0) - r.done.long()) == 0  # played to its end within three steps
@@ -126,13 +128,16 @@ def test_utilities_say_what_the_exact_game_says(kuhn, kuhn_tree):
     probs = (mixture.probs.double() / mixture.probs.double().sum(-1, keepdim=True)).numpy()
     policy = {(int(p), o.tobytes()): q for p, o, q in zip(kuhn_tree.row_player, kuhn_tree.obs, probs)}
     env = VectorEnv(kuhn, 20_000, seed=1, observe_all=True)
-    r = collect(env, model.policy, 3, exploration=exploring(20_000))
+    r = collect(env, model.policy, 3, collecting=exploring())
     learns = explorer_moves(r) & ~r.unfinished()
     states = infostates(r.obs[learns], r.legal[learns])
     there = model.policy.mixture(states.obs, states.legal)
     q = critic_of(r, history_values(kuhn, policy))[learns] * (1 - 2 * r.player[learns].float()).unsqueeze(1)
     judge = Judge(model.utility, model.policy.mixer, model.state_keys, model.meta_regret)
-    _, utilities, _ = judge.judge(states, there, r.player[learns][states.first], q, torch.zeros(len(q)))
+    seen = []
+    utility, model.utility.forward = model.utility.forward, lambda *args: seen.append(utility(*args)) or seen[-1]
+    judge.judge(states, there, r.player[learns][states.first], q, torch.zeros(len(q)))
+    (utilities,) = seen
     exact, checked = naive.counterfactual_regrets(kuhn, policy), 0
     for row, key in enumerate(policy):
         (here,) = (states.obs == torch.from_numpy(kuhn_tree.obs[row])).all(-1).nonzero().flatten().tolist()
@@ -148,7 +153,7 @@ def rollout_and_mixture(game, mix_lambda=0.25, num_envs=40):
     model = ARMAC(f"envs.{game.name}", network=sharp_mlp, mix_lambda=mix_lambda)
     env, previous = VectorEnv(game, num_envs, seed=7, observe_all=True), None
     for _ in range(2):  # the second carries games of the first
-        previous = r = collect(env, model.policy, 3, previous=previous, exploration=exploring(num_envs) * 0.5)
+        previous = r = collect(env, model.policy, 3, previous=previous, collecting=exploring(0.5))
     assert r.carried
     return r, Mixture(*model.policy.mixture(r.obs[r.played], r.legal[r.played]))
 
@@ -188,7 +193,7 @@ def test_shares_are_those_that_were_played(leduc):
     r.extras["mix_lambda"][: r.carried] = 0.75  # as if the iteration before had played otherwise
     q = torch.randn(mixture.probs.shape)
     taught = lessons(r, mixture, q, credit(r, mixture, q, "one"), None)
-    assert torch.equal(taught.shares.where, r.played) and taught.scheduler is None and taught.shares.key is None
+    assert taught.scheduler is None and taught.shares.key is None
     assert torch.equal(taught.shares.mix_lambda, r.extras["mix_lambda"][r.played])
     assert {0.25, 0.75} == set(taught.shares.mix_lambda.tolist())
 

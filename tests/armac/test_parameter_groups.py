@@ -5,16 +5,18 @@ import pytest
 
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.armac.armac import ARMAC
-from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.armac.parameter_groups import Groups, GroupSettings
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_each_network_has_its_own_rate_clip_and_steps(tmp_path):
     """Networks whose steps of the iteration are over stay as they are, moments included."""
-    model = ARMAC(
-        "envs.kuhn_poker", mix_lambda=0.5, regret_group=GroupSettings(1e-2, 1e-2, clip=1e-3, steps=3),
-        average_group=GroupSettings(1e-3, 1e-4, steps=2), critic_group=GroupSettings(3e-3, 1e-3, every=3),
-    )  # fmt: skip
+    groups = Groups(
+        regret=GroupSettings(1e-2, 1e-2, clip=1e-3, steps=3),
+        average=GroupSettings(1e-3, 1e-4, steps=2),
+        critic=GroupSettings(3e-3, 1e-3, every=3),
+    )
+    model = ARMAC("envs.kuhn_poker", mix_lambda=0.5, groups=groups)
     data = SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=4)
     seen = []
 

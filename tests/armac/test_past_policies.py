@@ -43,7 +43,7 @@ def test_past_policies_are_kept_seated_and_saved(kuhn, keep):
             stays = (iteration + 1) % 2
             assert torch.equal(parameters_to_vector(past.players[stays].parameters()), before[stays])
         slots = []
-        r = collect(env, model.policy, 3, exploration=exploring(40), opponents=Watched(past, slots))
+        r = collect(env, model.policy, 3, collecting=exploring(), opponents=Watched(past, slots))
         slots = torch.stack(slots)
         assert slots.shape == r.action.shape and {0, 1} == set(slots.flatten().tolist())
         assert torch.equal(r.learner, r.player == torch.arange(40) % 2)

@@ -8,17 +8,28 @@ import numpy as np
 import pytest
 import torch
 
-from envs.game import Betting, load_game
-from envs.kuhn_poker import betting
-from envs.leduc_poker import betting as leduc_betting
+from envs import kuhn_poker, leduc_poker
+from envs.betting import Betting
+from envs.game import load_game
 from lit_rl.armac.state_keys import InfostateKeys, StateKeys, TieredKeys
 from lit_rl.run.errors import ConfigError
 
 TIERS = ("coarse", "medium", "fine")
 
 
-def tiered(game, tier="medium", **options):
-    return TieredKeys(game, f"envs.{game.name}.betting", tier, **options)
+def tiered(game, *args, **options):
+    return TieredKeys(game, *args, **{"facts": f"envs.{game.name}.betting"} | options)
+
+
+def rounded_betting(obs):
+    """Of Leduc's obs in other numbers."""
+    return leduc_poker.betting(np.rint(obs).astype(np.uint8))
+
+
+def first_number(obs):
+    """The pot is what the first number of the obs says, in percent."""
+    share = obs[:, 0] / 100
+    return Betting(np.zeros(len(obs), np.int64), share, 1 - share)
 
 
 def tree_rows(tree):
@@ -79,7 +90,7 @@ def test_kuhns_keys_by_hand(kuhn, kuhn_tree):
     keys = tiered(kuhn, "medium")(obs, torch.tensor([0, 1, 1, 0]))
     assert field(keys, 40) == [0, 1, 1, 0]
     assert field(keys, 32) == [5, 5, 7, 7] and field(keys, 24) == [5] * 4
-    assert betting(kuhn_tree.obs).stack.tolist() == [0.5] * 12
+    assert kuhn_poker.betting(kuhn_tree.obs).stack.tolist() == [0.5] * 12
 
 
 @pytest.mark.parametrize("make", [*(lambda g, t=t: tiered(g, t) for t in TIERS), InfostateKeys])
@@ -131,25 +142,12 @@ def test_fine_clusters_split_by_what_is_seen(leduc, leduc_tree):
     assert set(clusters) == set(range(8))
 
 
-def rounded_betting(obs):
-    return leduc_betting(np.rint(obs).astype(np.uint8))
-
-
-def shared_betting(obs):
-    share = obs[:, 0] / 100
-    return Betting(np.zeros(len(obs), np.int64), share, 1 - share)
-
-
-def broken_betting(obs):
-    return Betting(np.zeros(len(obs), np.int64), np.full(len(obs), 2.0), np.zeros(len(obs)))
-
-
 def test_obs_that_are_no_whole_numbers(leduc, leduc_tree):
     """Rounded to 1/1024 first, so that the sums have no rounding errors that could depend on the batch."""
     game = dataclasses.replace(leduc, obs_dtype=np.dtype(np.float32))
     obs, player = tree_rows(leduc_tree)
     noisy = obs.float() + 0.3 * torch.rand(obs.shape)
-    keys = TieredKeys(game, f"{__name__}.rounded_betting", "fine")
+    keys = tiered(game, "fine", facts=f"{__name__}.rounded_betting")
     whole = keys(noisy, player)
     assert torch.equal(torch.cat([keys(noisy[i : i + 1], player[i : i + 1]) for i in range(936)]), whole)
     hair = -0.0004 * keys.planes[:1].sign().float()  # on the other side of the first plane, but for the rounding
@@ -165,27 +163,43 @@ def test_keys_in_words(kuhn, leduc, leduc_tree):
     assert len(InfostateKeys(kuhn).describe(-1)) == 16
 
 
+def test_facts_are_asked_for_by_name(leduc):
+    game = load_game("envs.tic_tac_toe")
+    for facts, words in (
+        (None, "facts: .* tic_tac_toe, an import path such as envs.kuhn_poker.betting, or use InfostateKeys"),
+        ("envs.kuhn_poker.bets", "facts='envs.kuhn_poker.bets': no such function"),
+        ("betting", "facts='betting': no such function"),
+        ("envs.leduc_poker.betting", "cannot read an obs of tic_tac_toe"),
+        ("numpy.sum", "must return envs.betting.Betting"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            TieredKeys(game, facts=facts)
+    with pytest.raises(ConfigError, match="facts: "):
+        TieredKeys(leduc)
+
+
 def test_a_game_without_bets():
     game = load_game("envs.tic_tac_toe")
-    for path in ("envs.tic_tac_toe.betting", "envs.nowhere.betting", "betting", ""):
-        with pytest.raises(ConfigError, match=f"facts='{path}': no such function.* use InfostateKeys"):
-            TieredKeys(game, path)
     obs = torch.eye(math.prod(game.obs_shape), dtype=torch.uint8).reshape(-1, *game.obs_shape)
     keys = InfostateKeys(game)(obs, torch.zeros(len(obs), dtype=torch.int64))
     other = InfostateKeys(game)(obs, torch.ones(len(obs), dtype=torch.int64))
     assert len(torch.cat([keys, other]).unique()) == 2 * len(obs)
 
 
-def test_facts_outside_a_key_are_refused(leduc, leduc_tree):
-    with pytest.raises(ValueError, match=r"broken_betting: pot 2.0 must be \[N\] numbers from 0 to 1"):
-        TieredKeys(leduc, f"{__name__}.broken_betting")(*tree_rows(leduc_tree))
+def too_large(obs):
+    return Betting(np.zeros(len(obs), np.int64), np.full(len(obs), 2.0), np.zeros(len(obs)))
+
+
+def test_facts_that_a_key_has_no_room_for(leduc, leduc_tree):
+    with pytest.raises(ValueError, match=r"facts: pot=2.0 of obs=.*, 0 to 1 fit"):
+        tiered(leduc, facts=f"{__name__}.too_large")(*tree_rows(leduc_tree))
 
 
 def test_buckets_reach_from_end_to_end(leduc):
     obs = torch.zeros(101, 30, dtype=torch.uint8)
     obs[:, 0] = torch.arange(101)
     for buckets in (1, 4, 10):
-        keys = TieredKeys(leduc, f"{__name__}.shared_betting", num_buckets=buckets)
+        keys = tiered(leduc, num_buckets=buckets, facts=f"{__name__}.first_number")
         keys = keys(obs, torch.zeros(101, dtype=torch.int64))
         pots = field(keys, 32)
         assert pots == sorted(pots) and set(pots) == set(range(buckets))

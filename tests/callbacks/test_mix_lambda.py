@@ -21,7 +21,7 @@ class Mixing(PPO):
     def __init__(self, off=False, **options):
         super().__init__("envs.kuhn_poker", network=small_mlp, **options)
         self.off = off
-        self.state_keys = TieredKeys(self.game, "envs.kuhn_poker.betting")
+        self.state_keys = TieredKeys(self.game, facts="envs.kuhn_poker.betting")
         self.meta_regret = MetaRegret(BINS)
 
     def mix_statistics(self):

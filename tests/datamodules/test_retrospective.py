@@ -10,7 +10,7 @@ from conftest import small_mlp
 from datamodules.retrospective import RetrospectiveDataModule
 from lit_rl.armac.armac import ARMAC
 from lit_rl.armac.memory import RowMemory
-from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.armac.parameter_groups import Groups, GroupSettings
 from lit_rl.ppo import PPO
 from lit_rl.run.errors import ConfigError
 
@@ -20,9 +20,9 @@ def make(algorithm):
     if algorithm is PPO:
         return PPO("envs.kuhn_poker", network=small_mlp)
     steady = GroupSettings(lr=1e-2, lr_end=1e-2)  # whatever the length of the run
-    groups = {f"{name}_group": steady for name in ("regret", "average", "critic")}
+    groups = Groups(steady, steady, steady)
     memory = functools.partial(RowMemory, floor=False, regret_decay=0.98)
-    return ARMAC("envs.kuhn_poker", network=small_mlp, memory=memory, **groups)
+    return ARMAC("envs.kuhn_poker", network=small_mlp, memory=memory, groups=groups)
 
 
 def data(**options):
