@@ -53,9 +53,17 @@ class Collecting:
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
-        """[B, P] float32: how often each player explores; None where nobody does."""
+        """[B, P] float32: how often each player explores; None where nobody does.
+
+        Raises:
+            ConfigError: one explores, row by row another one, and the rows do not come out even.
+        """
         if not self.exploration:
             return None
+        if self.explorers == "one" and num_envs % num_players:
+            raise ConfigError(
+                f"num_envs={num_envs}: players explore in turns, row by row; use a multiple of {num_players}"
+            )
         rates = torch.full((num_envs, num_players), float(self.exploration))
         return rates if self.explorers == "all" else rates * explorer_seat(num_envs, num_players)
 

@@ -461,8 +461,9 @@ def bench_meta_regret(table: Table, threads: int) -> None:
     from lit_rl.armac.meta_regret import MetaRegret
     from lit_rl.armac.mix_scheduler import MixScheduler, scheduler_loss
     from lit_rl.armac.mix_utility import Counterfactual, MixedDecisions
-    from lit_rl.armac.mixing import LinearMixer, regret_matching
+    from lit_rl.armac.mixing import LinearMixer
     from lit_rl.armac.state_keys import TieredKeys
+    from lit_rl.losses import regret_matching
 
     n, tree = 65_536, GameTree(load_game("envs.leduc_poker"))
     rows = torch.randint(0, tree.num_rows, (n,), generator=torch.Generator().manual_seed(0))
