@@ -1,5 +1,6 @@
 """Writes chosen games, move by move, to <run>/replay.jsonl; `litrl-replay` verifies and shows them."""
 
+import copy
 import hashlib
 import itertools
 import warnings
@@ -103,7 +104,7 @@ class Replay(L.Callback):
         """One game of each row of a small env of its own; a run that goes on cuts them off again: not in the state."""
         if self._writer is None:
             return
-        data, policy, training = trainer.datamodule, pl_module.policy, pl_module.policy.training
+        data, policy = trainer.datamodule, copy.deepcopy(pl_module.policy)  # a run's own may remember what it was asked
         limit = data.truncate_after or data.game.max_steps
         env = VectorEnv(data.game, self.games, derive_key(data.seed, REPLAY_STREAM), data.truncate_after, record=True)
         collecting = Collecting(temperature=collecting_of(pl_module).temperature)
@@ -111,7 +112,6 @@ class Replay(L.Callback):
         with torch.autocast(next(policy.parameters()).device.type, enabled=False):
             steps = min(limit, data.game.max_steps)
             rollout = collect(env, policy, steps, collecting=collecting, keep_logits=True)
-        policy.train(training)
         games = (game for game in finished_games(rollout) if game[1] == 0)
         precision = "32-true" if next(policy.parameters()).dtype == torch.float32 else trainer.precision
         self._record(trainer, pl_module, rollout, games, precision)

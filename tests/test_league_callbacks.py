@@ -24,9 +24,9 @@ from callbacks.exploiter_verdict import ExploiterVerdict, exploitation
 from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.snapshot import Snapshot
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.evaluation import policy_table
 from lit_rl.league.league import League, retained, sha256_of
 from lit_rl.league.players import HeuristicPlayer, NetworkPlayer, load_policy, player_table
-from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
 from lit_rl.run.errors import ConfigError
 

@@ -10,6 +10,7 @@ import torch
 from datamodules.self_play import SelfPlayDataModule
 from envs.heuristics import load_heuristic
 from lit_rl.armac.armac import ARMAC
+from lit_rl.evaluation import policy_table
 from lit_rl.league.match import play_match
 from lit_rl.league.players import (
     RANDOM,
@@ -22,7 +23,6 @@ from lit_rl.league.players import (
     save_player,
 )
 from lit_rl.networks import MLP
-from lit_rl.policy import policy_table
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run.errors import ArtefactError, ConfigError
