@@ -25,7 +25,8 @@ OURS = ("envs.", "lit_rl.", "torch.optim.")  # code that a replay or checkpoint 
 
 
 def allowed(path: str, more: list[str], where: str) -> str:
-    if not isinstance(path, str) or not path.startswith((*OURS, *(f"{package}." for package in more))):
+    known = (*OURS, *(f"{package}." for package in more))
+    if not isinstance(path, str) or not f"{path}.".startswith(known):
         raise ArtefactError(f"{where}: names {path}, code that is not ours; if you trust it, say --allow <package>")
     return path
 
@@ -45,7 +46,8 @@ def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, 
     """
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        spec = {"class_path": checkpoint["run"]["class_path"], "init_args": checkpoint["hyper_parameters"]}
+        arguments = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}  # Lightning's own
+        spec = {"class_path": checkpoint["run"]["class_path"], "init_args": arguments}
         for path in class_paths(spec):
             allowed(path, more, str(ckpt_path))
         policy = build_algorithm(spec).policy
