@@ -296,7 +296,7 @@ def bench_league(table: Table, threads: int) -> None:
     from datamodules.self_play import SelfPlayDataModule
     from envs.game import load_game
     from lit_rl.league.league import League, Member
-    from lit_rl.league.players import save_player
+    from lit_rl.league.player_file import save_player
     from lit_rl.ppo import PPO
 
     game = load_game("envs.leduc_poker")

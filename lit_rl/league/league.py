@@ -221,7 +221,7 @@ class League:
             old = self.find(member.name)
             if old is None:
                 self._many(f"INSERT INTO members VALUES ({', '.join('?' * 16)})", [_row(member)])
-            elif _how_it_plays(old) != _how_it_plays(member):
+            elif how_it_plays(old) != how_it_plays(member):
                 if not replace or old.role != member.role:
                     raise ConfigError(f"name={member.name!r}: the league has a different member of that name")
                 new = {"file": member.file, "sha256": member.sha256, "path": member.path, "birth": member.birth}
@@ -369,7 +369,8 @@ def what_it_lacks(member: Member) -> str:
     return "" if not needs or any(getattr(member, name) for name in needs) else " or ".join(needs)
 
 
-def _how_it_plays(member: Member) -> tuple:
+def how_it_plays(member: Member) -> tuple:
+    """Two members for whom this is the same play the same."""
     return member.role, member.sha256, member.path, member.init_args
 
 

@@ -123,12 +123,18 @@ def load_player(
     if names_a_file(spec):
         return NetworkPlayer(load_policy(Path(spec), game, sha256, make), device, merge_rows)
     path, arguments = path_and_arguments(spec)
-    found = named_by(path)
-    if isinstance(found, type):
-        return _player_of_class(found, path, arguments, game)
-    if arguments:
-        raise ConfigError(f"{path!r}: is a heuristic, which takes no init_args; got {', '.join(arguments)}")
-    return HeuristicPlayer(path, game)
+    kind = player_class(path)
+    if kind is None:
+        if arguments:
+            raise ConfigError(f"{path!r}: is a heuristic, which takes no init_args; got {', '.join(arguments)}")
+        return HeuristicPlayer(path, game)
+    try:
+        return kind(game, **arguments)
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"{path!r}: cannot be built for {game.name} with init_args={arguments} ({type(error).__name__}: {said})"
+        ) from error
 
 
 def names_a_file(spec: Spec) -> bool:
@@ -151,32 +157,25 @@ def path_and_arguments(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, An
     return path, dict(arguments)
 
 
-def named_by(path: str) -> Any:
-    """What stands at an import path.
+def player_class(path: str) -> type | None:
+    """The class of players at an import path; None where a function stands, which may be a heuristic.
 
     Raises:
-        ConfigError: nothing does.
+        ConfigError: nothing stands there, or a class that is no `Player`.
     """
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             f"{path!r}: no such heuristic or player ({error}); give random, a file that ends with "
             f"{' or '.join(FILE_ENDINGS)}, or an import path such as {RANDOM}"
         ) from error
-
-
-def _player_of_class(kind: type, path: str, arguments: dict[str, Any], game: Game) -> Player:
-    if not issubclass(kind, Player):
-        raise ConfigError(f"{path!r}: is no Player: it needs act(table, rows, probs) and begin(rows)")
-    try:
-        return kind(game, **arguments)
-    except Exception as error:
-        said = (str(error).splitlines() or [""])[0]
-        raise ConfigError(
-            f"{path!r}: cannot be built for {game.name} with init_args={arguments} ({type(error).__name__}: {said})"
-        ) from error
+    if not isinstance(found, type):
+        return None
+    if not issubclass(found, Player):
+        raise ConfigError(f"{path!r}: is no Player; it needs act(table, rows, probs) and begin(rows)")
+    return found
 
 
 def player_table(player: Player, tree: GameTree) -> np.ndarray:
