@@ -1,6 +1,7 @@
 """How the run fares against the members of its league, with intervals."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lit_rl.league.match import Match, play_match
 from lit_rl.league.matchmaking import ROLES
 from lit_rl.league.matrix import Cell, cell_of, draw_matrix, win_rate_matrix
 from lit_rl.league.players import NetworkPlayer, Player
-from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.run_folder import write_json
 
 ARENA_STREAM = 8
@@ -68,8 +69,7 @@ class Arena(L.Callback):
         for wanted in self.against:
             if wanted not in known and wanted not in ROLES:
                 raise ConfigError(f"against={wanted!r}: neither a member of the league nor a role")
-        against = self.against or ROLES
-        players = {n: opposition.player(n) for n in opposition.shares if n in against or known[n].role in against}
+        players = self._opponents(data, {name: member.role for name, member in known.items()})
         policy = pl_module.export_policy()
         training, learner = policy.training, NetworkPlayer(policy, pl_module.device)
         cells, results = {}, []
@@ -84,6 +84,17 @@ class Arena(L.Callback):
         if self._log_dir is not None and cells:
             self._write(data, iteration, cells)
         return cells, results
+
+    def _opponents(self, data: LeagueDataModule, roles: dict[str, str]) -> dict[str, Player]:
+        """Members in play, by name; one whose file another run has just replaced is left out this time."""
+        against, players = self.against or ROLES, {}
+        for name in data.opposition.shares:
+            if name in against or roles[name] in against:
+                try:
+                    players[name] = data.opposition.player(name)
+                except ArtefactError as error:
+                    warnings.warn(f"arena: goes without {name}: {error}", stacklevel=2)
+        return players
 
     def _members_among_themselves(self, data: LeagueDataModule, iteration: int, players: dict[str, Player]) -> None:
         """Each pair once: what they play does not change."""

@@ -172,12 +172,12 @@ class Opposition:
                     raise ArtefactError(f"{name} plays in the checkpoint's games and is lost: {error}") from None
 
     def player(self, name: str) -> Player:
-        """How the member `name`, met before, plays.
+        """A player of its own who plays as the member `name`, met before: those in the seats may have memories.
 
         Raises:
-            KeyError: nobody of that name was met. ArtefactError: its file is lost.
+            KeyError: nobody of that name was met. ArtefactError: its file is lost, or another by now.
         """
-        return self.seating.player(name) or self._load(self.members[name])
+        return self._load(self.members[name])
 
     def state_dict(self) -> dict:
         """All that the games to come depend on, but for the league's and the players' files; of this rank."""
