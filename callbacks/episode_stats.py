@@ -2,7 +2,8 @@
 
 import lightning as L
 
-from lit_rl.log import is_log_iteration
+from lit_rl.algorithm import rollout_of
+from lit_rl.meter import is_log_iteration
 
 
 class EpisodeStats(L.Callback):
@@ -13,8 +14,8 @@ class EpisodeStats(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not is_log_iteration(trainer):
             return
-        rollout = trainer.train_dataloader.rollout
-        done, rewards = rollout.done[rollout.carried :], rollout.rewards[rollout.carried :]
+        rollout = rollout_of(trainer)
+        done, rewards = rollout.done[rollout.carried :], rollout.outcomes[rollout.carried :]
         games = int(done.sum())
         self.log("episode/games", float(games), rank_zero_only=True)
         if games:

@@ -11,6 +11,8 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from lit_rl.algorithm import rollout_of
+
 
 class FiniteGuard(L.Callback):
     """Check rollout, loss terms and gradients; raise FloatingPointError that names tensor, iteration and batch.
@@ -40,7 +42,7 @@ class FiniteGuard(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch, batch_idx: int) -> None:
         self._batch = batch
-        rollout = getattr(trainer.train_dataloader, "rollout", None)
+        rollout = rollout_of(trainer)
         if batch_idx == 0 and rollout is not None:
             try:
                 rollout.check_finite()
@@ -54,7 +56,8 @@ class FiniteGuard(L.Callback):
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         if self.on_nonfinite == "raise" and not bool(torch.isfinite(loss)):
-            terms = getattr(pl_module, "loss_terms", {}) | {"loss": loss}
+            meter = getattr(pl_module, "meter", None)
+            terms = ({} if meter is None else meter.terms) | {"loss": loss}
             name = next(name for name, term in terms.items() if not bool(torch.isfinite(term)))
             raise self._stop(trainer, f"loss term {name}={terms[name].item()}")
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from lit_rl.log import is_log_iteration
+from lit_rl.meter import is_log_iteration
 
 
 class GradNorm(L.Callback):

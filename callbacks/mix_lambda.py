@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_rl.armac.meta_regret import MetaRegret
 from lit_rl.armac.mix_scheduler import Scheduler
 from lit_rl.armac.state_keys import StateKeys
-from lit_rl.log import is_log_iteration
+from lit_rl.meter import is_log_iteration
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ConfigError
 

@@ -12,8 +12,9 @@ from jsonargparse.typing import PositiveInt
 
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.log import is_log_iteration
-from lit_rl.rollout import Rollout, collect
+from lit_rl.algorithm import collecting_of, rollout_of
+from lit_rl.meter import is_log_iteration
+from lit_rl.rollout import Collecting, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.replay import finished_games, game_record, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, read
@@ -29,7 +30,7 @@ class Replay(L.Callback):
     resumed run cuts off what was written after its checkpoint and goes on, so no game appears twice; in another folder
     it begins a new file that names the one before. Recording draws no random number of the run. Logs replay/games
     (written so far) and replay/dropped: chosen games that were lost, to a full disk or as not finite.
-    With several devices: the first one's games. An algorithm may add `replay_extras(rollout) -> {name: [T, B, ...]}`.
+    With several devices: the first one's games. What the rollout keeps besides (`Rollout.extras`) is recorded as well.
 
     Args:
         every: record in every so many iterations, the first included.
@@ -76,7 +77,7 @@ class Replay(L.Callback):
             raise ArtefactError(f"{self.path}: holds games of another run; move it away or choose another run folder")
         self._writer = ReplayWriter(self.path)
         header = {
-            "run": state["run"], "continues": state["sha256"], "game": pl_module.hparams["game"],
+            "run": state["run"], "continues": state["sha256"], "game": data.game_path,
             "name": data.game.name, "version": data.game.version, "seed": data.seed,
         }  # fmt: skip
         self._guarded(lambda: self._writer.begin(header), 0)
@@ -88,8 +89,8 @@ class Replay(L.Callback):
             return
         self._state["iteration"] = iteration
         if iteration % self.every == 0:
-            rollout = trainer.train_dataloader.rollout
-            games = itertools.islice(finished_games(rollout, pl_module.whole_games), self.games)
+            rollout = rollout_of(trainer)
+            games = itertools.islice(finished_games(rollout), self.games)
             self._record(trainer, pl_module, rollout, games, trainer.precision)
             self._state |= self._writer.state
 
@@ -105,26 +106,25 @@ class Replay(L.Callback):
         data, policy, training = trainer.datamodule, pl_module.policy, pl_module.policy.training
         limit = data.truncate_after or data.game.max_steps
         env = VectorEnv(data.game, self.games, derive_key(data.seed, REPLAY_STREAM), data.truncate_after, record=True)
+        collecting = Collecting(temperature=collecting_of(pl_module).temperature)
         policy.eval()
         with torch.autocast(next(policy.parameters()).device.type, enabled=False):
             steps = min(limit, data.game.max_steps)
-            rollout = collect(env, policy, steps, temperature=pl_module.sampling_temperature)
+            rollout = collect(env, policy, steps, collecting=collecting, keep_logits=True)
         policy.train(training)
-        games = (game for game in finished_games(rollout, whole_games=True) if game[1] == 0)
+        games = (game for game in finished_games(rollout) if game[1] == 0)
         precision = "32-true" if next(policy.parameters()).dtype == torch.float32 else trainer.precision
         self._record(trainer, pl_module, rollout, games, precision)
 
     def _record(
         self, trainer: L.Trainer, pl_module: L.LightningModule, rollout: Rollout, games: Iterable, precision: str
     ) -> None:
-        offered = getattr(pl_module, "replay_extras", None)
-        extras = {} if offered is None else offered(rollout)
         facts = {
             "iteration": trainer.current_epoch, "decisions": int(pl_module.decisions), "precision": str(precision),
             "weights": weights_hash(pl_module.policy),
         }  # fmt: skip
         for game in games:
-            record = facts | game_record(trainer.datamodule.game, rollout, *game, extras)
+            record = facts | game_record(trainer.datamodule.game, rollout, *game)
             self._guarded(lambda record=record: self._writer.append(record), 1)
 
     def _guarded(self, write, games: int) -> None:

@@ -1,4 +1,4 @@
-"""One progress bar for the whole run: iterations, decisions/s, entropy, the newest NashConv."""
+"""One progress bar for the whole run: iterations, decisions/s, entropy, the headline of the evaluation."""
 
 import sys
 import time
@@ -66,7 +66,8 @@ class RunProgress(ProgressBar):
             self._rate = (decisions - self._shown[1]) / (now - self._shown[0])
             self._shown = (now, decisions)
         parts = [f"{_short(decisions)} decisions"] + ([f"{_short(self._rate)}/s"] if self._rate else [])
-        for name, label in (("train/entropy", "entropy"), ("eval/nash_conv", "NashConv")):
+        headlines = [(job.headline, job.short) for job in trainer.datamodule.evaluation[:1]]
+        for name, label in [("train/entropy", "entropy"), *headlines]:
             if name in trainer.callback_metrics:
                 parts.append(f"{label} {float(trainer.callback_metrics[name]):.3f}")
         return "  ".join(parts)

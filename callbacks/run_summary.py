@@ -1,4 +1,4 @@
-"""What a run leaves behind: a last checkpoint, summary.json, a learning curve, and the numbers on the screen."""
+"""What a run leaves behind: summary.json, a learning curve, and the numbers on the screen."""
 
 import csv
 import io
@@ -8,19 +8,20 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from envs.exact import GameTree
-from lit_rl.policy import exact_metrics
+from lit_rl.evaluation import Evaluation, Exact
 from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
+COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
 
 
 class RunSummary(L.Callback):
-    """Print NashConv and exploitability beside the uniform policy's after fit, validate and test.
+    """Print what `data.evaluation` measures of the exported policy, after fit, validate and test.
 
-    After a fit the run folder also holds summary.json and learning_curve.png. NashConv = sum over players of what a
-    best response gains; exploitability = that / players. `litrl predict` writes the exported policy: policy.csv.
+    After a fit the run folder also holds summary.json and learning_curve.png, of the first evaluation's headline.
+    `litrl predict` writes the exported policy: policy.csv.
 
     Args:
         plot: draw the learning curve.
@@ -30,7 +31,7 @@ class RunSummary(L.Callback):
         self.plot = plot
         self._began, self._seconds_before = 0.0, 0.0
         self._log_dir: str | None = None
-        self._curve: list[list[float]] = []  # [decisions, NashConv] of validations
+        self._curve: list[list[float]] = []  # [decisions, headline] of validations
 
     def state_dict(self) -> dict:
         return {"curve": self._curve, "seconds": self._seconds()}
@@ -44,14 +45,12 @@ class RunSummary(L.Callback):
         self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        nash_conv = trainer.callback_metrics.get("eval/nash_conv")
-        if nash_conv is None:
-            return
-        if trainer.state.fn == "fit":
-            self._curve.append([float(pl_module.decisions), float(nash_conv)])
+        jobs = trainer.datamodule.evaluation
+        if trainer.state.fn == "fit" and jobs and jobs[0].headline in trainer.callback_metrics:
+            self._curve.append([float(pl_module.decisions), float(trainer.callback_metrics[jobs[0].headline])])
             thin(self._curve, CURVE_POINTS)
-        elif trainer.is_global_zero:
-            self._print(trainer, pl_module, exact_metrics(pl_module.export_policy(), trainer.datamodule.tree))
+        elif trainer.state.fn != "fit" and trainer.is_global_zero:
+            self._measure(trainer, pl_module)
 
     on_test_end = on_validation_end
 
@@ -61,7 +60,8 @@ class RunSummary(L.Callback):
             return
         checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
         folder = checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
-        tree: GameTree = batch
+        job: Exact = batch
+        tree = job.tree
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
         path = folder / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ class RunSummary(L.Callback):
             return
         folder = Path(self._log_dir)
         last = folder / "checkpoints" / "last.ckpt"
-        tree: GameTree | None = trainer.datamodule.tree
+        jobs = trainer.datamodule.evaluation
         summary = {
             "game": trainer.datamodule.game.name,
             "game_version": trainer.datamodule.game.version,
@@ -92,18 +92,13 @@ class RunSummary(L.Callback):
             summary["checkpoint"] = str(last)
         for callback in trainer.checkpoint_callbacks:
             score = getattr(callback, "best_model_score", None)
-            if getattr(callback, "monitor", None) == "eval/nash_conv" and score is not None:
+            if score is not None and getattr(callback, "monitor", None):
                 summary["best_checkpoint"] = callback.best_model_path
-                summary["best_nash_conv"] = float(score)
-        metrics = {}
-        if tree is not None:
-            metrics = exact_metrics(pl_module.export_policy(), tree)
-            summary |= {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
-        write_json(folder / "summary.json", summary)
-        if tree is not None:
-            self._print(trainer, pl_module, metrics)
-            if self.plot:
-                plot_learning_curve(self._curve, tree, type(pl_module).__name__, folder / "learning_curve.png")
+                summary["best_" + callback.monitor.removeprefix("eval/").replace("/", "_")] = float(score)
+        write_json(folder / "summary.json", summary | self._measure(trainer, pl_module))
+        if jobs and self.plot:
+            title = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}, exported policy"
+            plot_learning_curve(self._curve, jobs[0], title, folder / "learning_curve.png")
         print(f"run folder: {folder}")
         print(f"  {', '.join(sorted(p.name for p in folder.iterdir()))}")
         if last.exists():
@@ -112,14 +107,17 @@ class RunSummary(L.Callback):
     def _seconds(self) -> float:
         return self._seconds_before + (time.perf_counter() - self._began if self._began else 0.0)
 
-    def _print(self, trainer: L.Trainer, pl_module: L.LightningModule, metrics: dict[str, float]) -> None:
-        tree: GameTree = trainer.datamodule.tree
-        uniform = tree.evaluate(tree.uniform_policy())
-        decisions = int(pl_module.decisions)
-        print(f"\n{tree.game.name}, exported policy after {decisions:,} decisions (reward units per game):")
-        print(f"  NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})")
-        print(f"  exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})")
-        print(f"  expected return of player 0  {metrics['eval/return_player_0']:+.6f}")
+    def _measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict:
+        """Do all evaluations once more, in full precision, and print them; what summary.json is to say."""
+        jobs, summary = trainer.datamodule.evaluation, {}
+        if jobs:
+            name, decisions = trainer.datamodule.game.name, int(pl_module.decisions)
+            print(f"\n{name}, exported policy after {decisions:,} decisions (reward units per game):")
+        for job in jobs:
+            metrics = job(pl_module.export_policy())
+            summary |= job.summary(metrics)
+            print("\n".join(f"  {line}" for line in job.lines(metrics)))
+        return summary
 
 
 def thin(curve: list[list[float]], most: int) -> None:
@@ -131,36 +129,26 @@ def thin(curve: list[list[float]], most: int) -> None:
         del curve[min(range(1, len(curve) - 1), key=lambda i: curve[i + 1][0] - curve[i - 1][0])]
 
 
-def plot_learning_curve(curve: list[list[float]], tree: GameTree, label: str, path: Path) -> None:
-    """NashConv (logarithmic) over decisions, with the uniform policy and 1,000 iterations of CFR+ as yardsticks."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+def plot_learning_curve(curve: list[list[float]], job: Evaluation, title: str, path: Path) -> None:
+    """The headline of an evaluation over decisions, with its yardsticks."""
     from matplotlib.ticker import EngFormatter
 
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    decisions, nash_conv = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
-    axes.plot(decisions, nash_conv, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=label)
-    uniform = tree.evaluate(tree.uniform_policy()).nash_conv
-    if uniform > 0:
-        axes.axhline(uniform, color="#888888", linestyle="--", linewidth=1, label=f"uniform policy, {uniform:.3f}")
-    if tree.num_infosets == tree.num_rows and tree.game.zero_sum and tree.game.num_players == 2:
-        cfr = tree.evaluate(tree.cfr_plus(1000)).nash_conv
-        if cfr > 0:
-            axes.axhline(cfr, color="#b3541e", linestyle=":", linewidth=1.2, label=f"CFR+ (tabular), {cfr:.2g}")
-    axes.set_yscale("log")
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
+    decisions, values = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
+    axes.plot(decisions, values, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=title.split(": ")[-1])
+    for (name, value), (colour, style) in zip(job.yardsticks().items(), COLOURS):
+        axes.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=f"{name}, {value:.3g}")
+    if job.logarithmic:
+        axes.set_yscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
     axes.set_xlabel("decisions sampled")
-    axes.set_ylabel("NashConv (reward units per game)")
-    axes.set_title(f"{tree.game.name}: {label}, exported policy")
+    axes.set_ylabel(job.label)
+    axes.set_title(title)
     axes.grid(True, which="both", alpha=0.2)
     if curve:
-        end = (decisions[-1], nash_conv[-1])
+        end = (decisions[-1], values[-1])
         axes.annotate(f"{end[1]:.4f}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    figure.savefig(image, dpi=140)
-    plt.close(figure)
-    replace_file(path, image.getvalue())
+    save_figure(path, figure)

@@ -14,15 +14,15 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloa
 from datamodules.self_play import REMEDY, SelfPlayDataModule
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
+from lit_rl.algorithm import collecting_of
+from lit_rl.evaluation import Evaluation
 from lit_rl.league.league import League
 from lit_rl.league.matchmaking import load_matchmaker
 from lit_rl.league.opposition import Opposition, permanent_members
 from lit_rl.league.players import Player, Spec, load_player
-from lit_rl.league.seating import Seating
-from lit_rl.rollout import Rollout
+from lit_rl.league.seating import Seating, team_of
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
-from lit_rl.run.resume import of_every_rank
 
 LEAGUE_STREAM = 7
 
@@ -49,10 +49,13 @@ class LeagueDataModule(SelfPlayDataModule):
         run: the learner's name in the league; null: main, or in a league outside the run folder a name of its own.
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
+        evaluation: what to measure of the exported policy, see `lit_rl.evaluation`; null: Exact where the game is small
+            enough; [] for nothing.
+        bonus_coef: weight of the game's bonus, if it has one, in what is learned from.
+        team_share: so much of what a player learns from is the mean of its team's rewards.
         seed: of dealing, seating, sampling and shuffling (the CLI copies it from seed_everything).
         num_threads: threads of the environment; more than one pays from some ten thousand games.
         truncate_after: cut games off after so many decisions; null plays all to the end.
-        max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
         restart_games: go on from a checkpoint with new games instead of the saved ones, which another num_envs or
             number of devices asks for; not bit-exact.
     """
@@ -72,16 +75,21 @@ class LeagueDataModule(SelfPlayDataModule):
         run: str | None = None,
         num_envs: PositiveInt = 1024,
         num_steps: PositiveInt = 16,
+        evaluation: Sequence[Evaluation] | None = None,
+        bonus_coef: float = 0.0,
+        team_share: ClosedUnitInterval = 0.0,
         seed: NonNegativeInt = 0,
         num_threads: PositiveInt = 1,
         truncate_after: PositiveInt | None = None,
-        max_tree_nodes: NonNegativeInt = 2_000_000,
         restart_games: bool = False,
     ):
         check_ranges(LeagueDataModule.__init__, locals())
-        super().__init__(game, num_envs, num_steps, seed, num_threads, truncate_after, max_tree_nodes, restart_games)
-        if self.game.num_players < 2:
-            raise ConfigError(f"game={game}: a league needs a game of two players or more")
+        super().__init__(
+            game, num_envs, num_steps, evaluation, bonus_coef, team_share, seed, num_threads, truncate_after,
+            restart_games,
+        )  # fmt: skip
+        if len(set(team_of(self.game).tolist())) < 2:
+            raise ConfigError(f"game={game}: a league needs a game of two players or teams, or more")
         self.league_file, self.run = league, run
         self.permanent = permanent_members(opponents, self.game)
         self.matchmaker = load_matchmaker(matchmaker, matchmaker_options)
@@ -89,7 +97,6 @@ class LeagueDataModule(SelfPlayDataModule):
         self.memory_games = float(memory_games)
         self.settings |= {"matchmaker": matchmaker, "refresh_every": int(refresh_every)}
         self.settings |= {"memory_games": float(memory_games)}
-        self.opposition: Opposition | None = None  # there in a fit
 
     @staticmethod
     def of(trainer: L.Trainer, who: str) -> "LeagueDataModule":
@@ -107,6 +114,11 @@ class LeagueDataModule(SelfPlayDataModule):
             _ = data.opposition.members_folder
         return data
 
+    @property
+    def opposition(self) -> Opposition:
+        """The opponents of a fit, which are there once it is set up."""
+        return self.opponents
+
     def make_opponents(self, env: VectorEnv) -> Opposition:
         """The opposition in the games of `env`, its league open on the first rank."""
         trainer = self.trainer
@@ -118,7 +130,7 @@ class LeagueDataModule(SelfPlayDataModule):
         if name is None and trainer.is_global_zero:
             name = _name_in(folder)
         self.run = trainer.strategy.broadcast(name)
-        self.opposition = Opposition(
+        opposition = Opposition(
             Seating(env, derive_key(self.seed, LEAGUE_STREAM, trainer.global_rank)),
             self.matchmaker,
             self.load_player,
@@ -130,7 +142,7 @@ class LeagueDataModule(SelfPlayDataModule):
             sum_over_ranks=self._sum_over_ranks,
             from_first_rank=trainer.strategy.broadcast,
         )
-        return self.opposition
+        return opposition
 
     def before_rollout(self, iteration: int) -> None:
         """Exchange results and roster with the league where it is time."""
@@ -147,7 +159,7 @@ class LeagueDataModule(SelfPlayDataModule):
         module = self.trainer.lightning_module
         return load_player(
             spec, self.game, sha256=sha256, make=lambda: copy.deepcopy(module.export_policy()), device=module.device,
-            merge_rows=getattr(module, "merge_rows", False),
+            merge_rows=collecting_of(module).merge_rows,
         )  # fmt: skip
 
     def _sum_over_ranks(self, tally: np.ndarray) -> np.ndarray:
@@ -157,30 +169,8 @@ class LeagueDataModule(SelfPlayDataModule):
         return strategy.reduce(torch.from_numpy(tally).to(strategy.root_device), reduce_op="sum").cpu().numpy()
 
     def teardown(self, stage: str) -> None:
-        if self.opposition is not None:
+        if self.opponents is not None:
             self.opposition.close()
-
-    # The base class of today asks by these; with its hooks `make_opponents` and `before_rollout` they go.
-
-    def _restore(self) -> None:
-        if self.seating is None and self.env is not None:
-            self.seating = self.make_opponents(self.env)
-        super()._restore()
-
-    def _take_over(self, saved: dict) -> None:
-        super()._take_over(saved)
-        try:
-            self.opposition.load_state_dict(saved["opponents"][self.trainer.global_rank])
-        except ValueError as error:
-            raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
-
-    def state_dict(self) -> dict:
-        state = super().state_dict()
-        return state and state | {"opponents": of_every_rank(self.trainer, self.opposition.state_dict())}
-
-    def collect(self, previous: Rollout | None) -> Rollout:
-        self.before_rollout(self.trainer.current_epoch)
-        return super().collect(previous)
 
 
 def _name_in(folder: Path | None) -> str:

@@ -2,43 +2,24 @@
 
 import itertools
 import warnings
-from collections.abc import Iterator
-from dataclasses import fields
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import lightning as L
 import torch
-from jsonargparse.typing import NonNegativeInt, PositiveInt
-from torch import Tensor, nn
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
-from envs.exact import GameTooLargeError, GameTree
+from envs.exact import GameTree
 from envs.game import load_game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
+from lit_rl.algorithm import Algorithm, check_algorithm, collecting_of
+from lit_rl.evaluation import Evaluation, Exact, open_evaluation
 from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
 
 SHUFFLE_STREAM = 3
 REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"
-
-
-class Algorithm(Protocol):
-    """What a datamodule needs of a LightningModule that learns from rollouts."""
-
-    policy: nn.Module  # (obs, legal) -> PolicyOutput; plays
-    decisions: Tensor  # scalar int64 buffer: decisions sampled so far
-    sampling_temperature: float
-    whole_games: bool  # carry unfinished games over to the next rollout
-    merge_rows: bool
-    batches_per_iteration: int
-
-    def export_policy(self) -> nn.Module: ...  # (obs, legal) -> PolicyOutput; what is evaluated and shipped
-
-    def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator: ...
-
-    # Optional: exploration (float), how often everybody draws uniformly; observe_all (bool), whether rollouts need
-    # histories; describe(rollout, previous), which writes into its notes what is known only when it was collected.
 
 
 class RolloutLoader:
@@ -52,7 +33,7 @@ class RolloutLoader:
 
     def __init__(self, data: "SelfPlayDataModule"):
         self.data = data
-        self.rollout: Rollout | None = None  # of the running iteration; callbacks look at it
+        self.rollout: Rollout | None = None  # of the running iteration; callbacks ask `lit_rl.algorithm.rollout_of`
         self.cursor = 0  # batches of it that were handed out
         self.resumed = False  # rollout and cursor are those of a checkpoint
 
@@ -68,13 +49,18 @@ class RolloutLoader:
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
         self.cursor = len(self)
+        getattr(self.data.trainer.lightning_module, "kept", {}).clear()
 
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
+        iteration = self.data.trainer.current_epoch
         if not self.resumed or self.rollout is None or self.cursor >= len(self):
+            getattr(algorithm, "kept", {}).clear()
+            if hasattr(algorithm, "prepare"):
+                algorithm.prepare(iteration, int(self.data.seed))
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
         self.resumed = False
-        key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, self.data.trainer.current_epoch)
+        key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, iteration)
         batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
         for batch in itertools.islice(batches, self.cursor, None):
             self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
@@ -86,45 +72,52 @@ class EvaluationJobs(list):
 
 
 class SelfPlayDataModule(L.LightningDataModule):
-    """Rollouts of the current policy against itself; validation is exact NashConv where the game is small enough.
+    """Rollouts of the current policy against itself, and what is evaluated.
 
     Args:
         game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
+        evaluation: what to measure of the exported policy, see `lit_rl.evaluation`; null: Exact where the game is small
+            enough; [] for nothing.
+        bonus_coef: weight of the game's bonus, if it has one, in what is learned from.
+        team_share: so much of what a player learns from is the mean of its team's rewards.
         seed: of dealing, sampling and shuffling (the CLI copies it from seed_everything).
         num_threads: threads of the environment; more than one pays from some ten thousand games.
         truncate_after: cut games off after so many decisions; null plays all to the end.
-        max_tree_nodes: evaluate exactly if the game tree has no more histories than this; 0 never does.
         restart_games: go on from a checkpoint with new games instead of the saved ones, which another num_envs or
             number of devices asks for; not bit-exact.
     """
 
-    fixed_during_fit = ("num_envs", "seed", "num_threads", "truncate_after", "max_tree_nodes")  # the env is built once
+    fixed_during_fit = ("num_envs", "seed", "num_threads", "truncate_after")  # the env is built once
 
     def __init__(
         self,
         game: str,
         num_envs: PositiveInt = 1024,
         num_steps: PositiveInt = 16,
+        evaluation: Sequence[Evaluation] | None = None,
+        bonus_coef: float = 0.0,
+        team_share: ClosedUnitInterval = 0.0,
         seed: NonNegativeInt = 0,
         num_threads: PositiveInt = 1,
         truncate_after: PositiveInt | None = None,
-        max_tree_nodes: NonNegativeInt = 2_000_000,
         restart_games: bool = False,
     ):
         check_ranges(SelfPlayDataModule.__init__, locals())
         super().__init__()
-        self.game = load_game(game)
+        self.game, self.game_path = load_game(game), game
         self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed
-        self.num_threads, self.truncate_after, self.max_tree_nodes = num_threads, truncate_after, max_tree_nodes
-        self.restart_games = restart_games
+        self.bonus_coef, self.team_share = bonus_coef, team_share
+        self.num_threads, self.truncate_after, self.restart_games = num_threads, truncate_after, restart_games
         settings = {"num_steps": num_steps, "truncate_after": truncate_after, "num_threads": num_threads}
         self.settings = {name: None if x is None else int(x) for name, x in settings.items()}  # plain, to be saved
         self.env: VectorEnv | None = None
-        self.seating: Opponents | None = None  # the current policy sits in every seat
+        self.opponents: Opponents | None = None  # None: the current policy sits in every seat
         self.loader = RolloutLoader(self)
-        self.tree: GameTree | None = None
+        self.evaluation: list[Evaluation] = []  # once opened
+        self._asked = evaluation
+        self._records = False  # a callback wants to replay games
         self._restored: dict | None = None  # of a checkpoint, until the env is there to take it
 
     def __repr__(self) -> str:  # Lightning's own would collect a rollout to describe the loader
@@ -132,66 +125,86 @@ class SelfPlayDataModule(L.LightningDataModule):
 
     __str__ = __repr__
 
+    @property
+    def tree(self) -> GameTree | None:
+        """The game tree, if there is exact evaluation."""
+        return next((job.tree for job in self.evaluation if isinstance(job, Exact)), None)
+
+    def make_env(self, num_envs: int, seed: int, *, record: bool = False, observe_all: bool = False) -> VectorEnv:
+        """The env that is played in. Overridden by games that are no `Game`.
+
+        record: keep what a replay needs; observe_all: keep every player's infostate, too.
+        """
+        return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, record, observe_all)
+
+    def make_opponents(self, env: VectorEnv) -> Opponents | None:
+        """Who sits in the seats that are not the learner's, once per fit. Overridden by leagues."""
+        return None
+
+    def before_rollout(self, iteration: int) -> None:
+        """Called on every rank before each rollout; overridden by leagues."""
+
     def setup(self, stage: str) -> None:
+        module = self.trainer.lightning_module
         if self.trainer.precision in ("bf16-true", "16-true"):
             raise ConfigError(f"trainer.precision={self.trainer.precision}: use bf16-mixed or 16-mixed")
         if stage == "fit" and self.env is None:
-            minibatches = getattr(self.trainer.lightning_module, "num_minibatches", 1)
-            if (self.num_envs * self.num_steps) % minibatches:
+            check_algorithm(module)
+            collecting = collecting_of(module)
+            if self.truncate_after is not None and not collecting.truncation:
                 raise ConfigError(
-                    f"num_envs={self.num_envs} times num_steps={self.num_steps} is not divisible by "
-                    f"num_minibatches={minibatches}; use a divisor of {self.num_envs * self.num_steps}"
+                    f"data.truncate_after={self.truncate_after}: {type(module).__name__} learns from games that are "
+                    "played to their end; use null"
                 )
-            rank_seed = derive_key(self.seed, self.trainer.global_rank)
-            record = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
-            observe_all = getattr(self.trainer.lightning_module, "observe_all", False)
+            self._records = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
             try:
-                self.env = VectorEnv(
-                    self.game, self.num_envs, rank_seed, self.truncate_after, self.num_threads, record, observe_all
-                )
+                self.env = self.make_env(
+                    self.num_envs, derive_key(self.seed, self.trainer.global_rank), record=self._records,
+                    observe_all=collecting.observe_all,
+                )  # fmt: skip
             except (MemoryError, ValueError) as error:
                 raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
+            self.opponents = self.make_opponents(self.env)
             self._restore()
-        if self.tree is None and self.max_tree_nodes:
-            try:
-                self.tree = GameTree(self.game, self.max_tree_nodes)
-            except GameTooLargeError as error:
-                if stage != "fit":
-                    raise ConfigError(f"nothing to {stage} by: {error}; raise data.max_tree_nodes") from None
-                warnings.warn(f"no exact validation: {error}", stacklevel=2)
+        if not self.evaluation:
+            self.evaluation = open_evaluation(
+                self._asked, self.game, int(self.seed), self.truncate_after, needed=stage != "fit"
+            )
 
     def collect(self, previous: Rollout | None) -> Rollout:
         """The rollout after `previous`, by the policy as it is now, in the Trainer's precision."""
         algorithm: Algorithm = self.trainer.lightning_module
+        self.before_rollout(self.trainer.current_epoch)
         with self.trainer.precision_plugin.forward_context():
             rollout = collect(
                 self.env,
                 algorithm.policy,
                 self.num_steps,
-                opponents=self.seating,
-                previous=previous if algorithm.whole_games else None,
-                temperature=algorithm.sampling_temperature,
-                exploration=self._exploration(getattr(algorithm, "exploration", 0.0)),
-                merge_rows=algorithm.merge_rows,
+                collecting=collecting_of(algorithm),
+                opponents=self.opponents,
+                previous=previous,
+                bonus_coef=self.bonus_coef,
+                team_share=self.team_share,
+                keep_logits=self._records,
             )
-            if hasattr(algorithm, "describe"):
-                algorithm.describe(rollout, previous)
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout
 
-    def _exploration(self, rate: float) -> Tensor | None:
-        """[B, P]: everybody explores alike, or nobody."""
-        return torch.full((self.num_envs, self.game.num_players), float(rate)) if rate else None
-
     def state_dict(self) -> dict:
-        """Games, random streams, rollout and cursor of every rank; called on all ranks, since it gathers."""
+        """Games, random streams, rollout, cursor and opponents of every rank; called on all ranks, since it gathers.
+
+        Of a rollout that is learned from only what the next one needs is left: its unfinished games.
+        """
         if self.env is None:
             return {}
         rollout = self.loader.rollout
+        if rollout is not None and self.loader.cursor >= len(self.loader):
+            rollout = rollout.tail()
         mine = {
             "env": self.env.save(),
-            "rollout": None if rollout is None else {f.name: getattr(rollout, f.name) for f in fields(rollout)},
+            "rollout": None if rollout is None else rollout.state_dict(),
             "cursor": self.loader.cursor,
+            "opponents": None if self.opponents is None else self.opponents.state_dict(),
         }
         ranks = of_every_rank(self.trainer, mine)
         whose = {
@@ -215,9 +228,9 @@ class SelfPlayDataModule(L.LightningDataModule):
             warnings.warn("data.restart_games: going on with new games, which is not bit-exact", stacklevel=2)
             return
         with well_formed("the datamodule's state"):
-            self._take_over(saved)
+            self._load_games(saved)
 
-    def _take_over(self, saved: dict) -> None:
+    def _load_games(self, saved: dict) -> None:
         there = (saved["game"], saved["version"])
         if there != (self.game.name, self.game.version):
             raise ArtefactError(
@@ -231,8 +244,12 @@ class SelfPlayDataModule(L.LightningDataModule):
                 f"{self.trainer.world_size}; {REMEDY}"
             )
         mine = saved["ranks"][self.trainer.global_rank]
+        if (mine["opponents"] is None) != (self.opponents is None):
+            raise ConfigError(f"data: opponents are not what the checkpoint ran with; {REMEDY}")
         try:
             self.env.load(mine["env"])
+            if self.opponents is not None:
+                self.opponents.load_state_dict(mine["opponents"])
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
         warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})
@@ -243,7 +260,10 @@ class SelfPlayDataModule(L.LightningDataModule):
     def train_dataloader(self) -> RolloutLoader:
         return self.loader
 
-    def val_dataloader(self) -> "EvaluationJobs":
-        return EvaluationJobs([] if self.tree is None else [self.tree])
+    def val_dataloader(self) -> EvaluationJobs:
+        return EvaluationJobs(self.evaluation)
 
-    test_dataloader = predict_dataloader = val_dataloader
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> EvaluationJobs:
+        return EvaluationJobs([job for job in self.evaluation if isinstance(job, Exact)])

@@ -57,6 +57,7 @@ class Game:
 
     zero_sum: bool = True
     perfect_recall: bool = True  # obs tells a player everything it has seen and done
+    perfect_information: bool = False  # nothing is hidden from anybody
 
     def new_state(self) -> np.ndarray:
         """One fresh state: a structured array of shape [1]; element 0 is the record."""

@@ -141,6 +141,16 @@ class VectorEnv:
         """
         self._run(self._step, self._checked(action), *self._buffers)
 
+    def observe_all(self):
+        out = np.zeros((self.num_envs, self.game.num_players, *self.game.obs_shape), self.game.obs_dtype)
+        for b in range(self.num_envs):
+            for p in range(self.game.num_players):
+                self.game.observe(self.state[b], p, out[b, p])
+        return out
+
+    def out(self):
+        return np.zeros((self.num_envs, self.game.num_players), np.bool_)
+
     def save(self) -> dict[str, bytes]:
         """All that the games to come depend on; `load` makes an env of the same shape go on bit by bit."""
         return {name: getattr(self, name).tobytes() for name in SAVED if getattr(self, name).size}

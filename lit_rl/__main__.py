@@ -2,17 +2,19 @@
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from lit_rl.run.signals import Stopped, requests
+
+HOME = Path(__file__).resolve().parent.parent  # of lit_rl, envs, datamodules and callbacks
 
 
 def main() -> None:
     """The command of `lit_rl.cli`."""
     try:
         requests.install()
-        from lit_rl.cli import main
-
-        main()
+        _command()()
     except Stopped as stop:
         print(stop, file=sys.stderr)
         _leave(stop.exit_code)
@@ -20,6 +22,19 @@ def main() -> None:
         if isinstance(end.code, int) and end.code > 128:
             _leave(end.code)
         raise
+
+
+def _command() -> Callable[[], None]:
+    """`lit_rl.cli.main`, imported with our home in front.
+
+    With `python -m` the current folder comes first, and it may hold an `envs` or a `callbacks` of its own.
+    """
+    sys.path.insert(0, str(HOME))
+    try:
+        from lit_rl.cli import main
+    finally:
+        sys.path.remove(str(HOME))
+    return main
 
 
 def _leave(code: int) -> None:

@@ -4,14 +4,16 @@ Letters: N decisions of a minibatch, M distinct infostates among them, A actions
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor
 
-from lit_rl.rollout import Rollout
-from lit_rl.row_index import infostate_weights, merge_equal_rows
-from lit_rl.run.errors import ConfigError
+from lit_rl.rollout import Rollout, legal_of
+from lit_rl.row_index import merge_equal_rows
+from lit_rl.run.errors import ConfigError, check_ranges
 
 
 class Batch(NamedTuple):
@@ -30,48 +32,101 @@ class Batch(NamedTuple):
     temperature: float  # of the behaviour policy
 
 
+@dataclass(frozen=True)
+class Minibatches:
+    """How a rollout is cut into minibatches.
+
+    Args:
+        update_epochs: passes over each rollout.
+        num_minibatches: minibatches per pass.
+        visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
+            drawn there as much as the policy expects (see `infostate_weights`); None counts every decision the same.
+        merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
+    """
+
+    update_epochs: PositiveInt = 4
+    num_minibatches: PositiveInt = 4
+    visit_exponent: ClosedUnitInterval | None = None
+    merge_rows: bool = True
+
+    def __post_init__(self):
+        check_ranges(Minibatches.__init__, vars(self))
+
+    @property
+    def per_iteration(self) -> int:
+        return self.update_epochs * self.num_minibatches
+
+
 def minibatches(
     rollout: Rollout,
     advantages: Tensor,
     returns: Tensor,
     valid: Tensor,
-    *,
-    update_epochs: int,
-    num_minibatches: int,
-    visit_exponent: float | None,
-    merge_rows: bool,
+    settings: Minibatches,
     generator: torch.Generator,
 ) -> Iterator[Batch]:
-    """`update_epochs` shuffled passes of `num_minibatches` batches each over the decisions that are `valid`.
+    """Shuffled passes over the decisions that are `valid`.
+
+    Nothing of the rollout is copied but the rows of the batch that is handed out, and equal rows are looked for only
+    where `settings` want them merged or weighed.
 
     Args:
         advantages, returns: [T, B] float32; valid: [T, B] bool.
-        visit_exponent: see `lit_rl.row_index.infostate_weights`; None weighs all decisions the same.
-        merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
 
     Raises:
         ConfigError: fewer valid decisions than minibatches.
     """
-    advantages, returns = advantages[valid], returns[valid]
-    obs, legal = rollout.obs[valid], rollout.legal[valid]
-    action, log_prob, value = rollout.action[valid], rollout.log_prob[valid], rollout.value[valid]
-    n, num_actions = len(action), legal.shape[1]
-    if n < num_minibatches:
+    chosen = valid.flatten().nonzero().squeeze(1)  # [n] of the T * B rows
+    n, num_actions = len(chosen), rollout.num_actions
+    if n < settings.num_minibatches:
         raise ConfigError(
-            f"num_minibatches={num_minibatches}, but the rollout holds {n} decisions of finished games; raise "
-            "data.num_steps or data.num_envs, or set model.whole_games=false where games are longer than a rollout"
+            f"num_minibatches={settings.num_minibatches}, but the rollout holds {n} decisions to learn from; "
+            "raise data.num_steps or data.num_envs, or set model.credit.cut_games=bootstrap where games are longer"
         )
-    first, row = merge_equal_rows(obs, legal)
-    merged = merge_rows and len(first) <= n // num_minibatches // 2
-    for _ in range(update_epochs):
-        for i in torch.randperm(n, generator=generator).tensor_split(num_minibatches):
-            seen, which = (first, row[i]) if merged else (i, torch.arange(len(i)))
+    obs, bits = rollout.obs.flatten(0, 1), rollout.legal_bits.flatten(0, 1)
+    action, log_prob, value, advantages, returns = (
+        x.flatten()[chosen] for x in (rollout.action, rollout.log_prob, rollout.value, advantages, returns)
+    )
+    merged = None
+    if settings.merge_rows or settings.visit_exponent is not None:
+        first, row = merge_equal_rows(obs[chosen], bits[chosen])
+        if settings.merge_rows and len(first) <= n // settings.num_minibatches // 2:
+            merged = obs[chosen[first]], legal_of(bits[chosen[first]], num_actions)
+    for _ in range(settings.update_epochs):
+        for i in torch.randperm(n, generator=generator).tensor_split(settings.num_minibatches):
             state_weight = action_weight = torch.ones(len(i))
-            if visit_exponent is not None:
+            if settings.visit_exponent is not None:
                 state_weight, action_weight = infostate_weights(
-                    row[i], action[i], log_prob[i], num_actions, visit_exponent
+                    row[i], action[i], log_prob[i], num_actions, settings.visit_exponent
                 )
+            seen, legal = merged or (obs[chosen[i]], legal_of(bits[chosen[i]], num_actions))
+            which = row[i] if merged else torch.arange(len(i))
             yield Batch(
-                obs[seen], legal[seen], which, action[i], log_prob[i], value[i], advantages[i], returns[i],
-                state_weight, action_weight, rollout.temperature,
+                seen, legal, which, action[i], log_prob[i], value[i], advantages[i], returns[i], state_weight,
+                action_weight, rollout.temperature,
             )  # fmt: skip
+
+
+def infostate_weights(
+    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
+) -> tuple[Tensor, Tensor]:
+    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
+
+    With n(s) decisions at infostate s, n(s, a) of them action a, and the policy pi that drew them:
+
+        state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
+
+    A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
+    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
+    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
+    advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
+    the two brings.
+
+    Args:
+        row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
+    """
+    visits = torch.bincount(row)[row].float()
+    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
+    state_weight = visits ** (visit_exponent - 1)
+    action_weight = state_weight * log_prob.exp() * visits / drawn
+    return state_weight / state_weight.mean(), action_weight / action_weight.mean()

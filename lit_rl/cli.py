@@ -48,6 +48,7 @@ from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.armac.armac import ARMAC
+from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
@@ -57,9 +58,26 @@ from lit_rl.run.run_folder import RunLogger, claim_run_folder, lock_run_folder, 
 from lit_rl.run.signals import Stopped, requests
 
 __all__ = [
-    "ARMAC", "PPO", "Arena", "EpisodeStats", "ExploiterSpawner", "ExploiterVerdict", "GradNorm", "LastCheckpoint",
-    "LeagueDataModule", "MixLambda", "OracleExploiter", "RNaD", "Replay", "RetrospectiveDataModule", "ScalarSchedule",
-    "SelfPlayDataModule", "Snapshot", "main",
+    "ARMAC",
+    "PPO",
+    "Arena",
+    "EpisodeStats",
+    "Exact",
+    "ExploiterSpawner",
+    "ExploiterVerdict",
+    "GradNorm",
+    "LastCheckpoint",
+    "LeagueDataModule",
+    "Matches",
+    "MixLambda",
+    "OracleExploiter",
+    "RNaD",
+    "Replay",
+    "RetrospectiveDataModule",
+    "ScalarSchedule",
+    "SelfPlayDataModule",
+    "Snapshot",
+    "main",
 ]  # fmt: skip
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
@@ -97,7 +115,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class LitRLCLI(LightningCLI):
-    """`litrl fit|validate|test|predict` for any algorithm (`datamodules.self_play.Algorithm`), by class path."""
+    """`litrl fit|validate|test|predict` for any algorithm (`lit_rl.algorithm.Algorithm`), by class path."""
 
     run_folder: Path | None = None  # of the run that --ckpt_path last goes on with
     origin: str | None = None  # the checkpoint that run began with

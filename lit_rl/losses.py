@@ -92,3 +92,14 @@ def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
         return torch.zeros((), device=value.device)
     variance = returns.var()
     return torch.where(variance > 0, 1 - (returns - value).var() / variance.clamp_min(1e-12), 0.0)
+
+
+def update_metrics(log_prob: Tensor, old_log_prob: Tensor, value: Tensor, returns: Tensor, clip: float) -> dict:
+    """How far a minibatch finds the policy from the one that played, and how well the old value foretold the returns:
+    approx_kl, clip_fraction and explained_variance, scalars; all tensors [N]."""
+    with torch.no_grad():
+        return {
+            "approx_kl": approx_kl(log_prob, old_log_prob).mean(),
+            "clip_fraction": clip_fraction(log_prob, old_log_prob, clip).mean(),
+            "explained_variance": explained_variance(value, returns),
+        }

@@ -1,62 +1,79 @@
 """From rewards to advantages, per player: a decision's successor is the *same* player's next one."""
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from jsonargparse.typing import ClosedUnitInterval
 from numba import njit
 from torch import Tensor
 
-from lit_rl.rollout import Rollout
+from lit_rl.rollout import CutGames, Rollout, check_cut_games
+from lit_rl.run.errors import check_ranges
 
 
-def gae(rollout: Rollout, gamma: float, gae_lambda: float, whole_games: bool = True) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Credit:
+    """How rewards become advantages.
+
+    Args:
+        gamma: discount per own decision.
+        gae_lambda: lambda of generalised advantage estimation, and of v-trace.
+        cut_games: what becomes of games that are unfinished when a rollout ends: carry, bootstrap or drop, see
+            `lit_rl.rollout.Collecting`.
+    """
+
+    gamma: ClosedUnitInterval = 1.0
+    gae_lambda: ClosedUnitInterval = 0.95
+    cut_games: CutGames = "carry"
+
+    def __post_init__(self):
+        check_ranges(Credit.__init__, vars(self))
+        check_cut_games(self.cut_games)
+
+
+def gae(rollout: Rollout, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation (Schulman et al. 2016) along each player's own decisions.
 
         delta_t = r_(t..t') + gamma V(s_t') - V(s_t),      A_t = delta_t + gamma gae_lambda A_t'
 
     with t' the same player's next decision in the same game and r_(t..t') all that the player earns until then. gamma
     acts once per own decision. A game that ended by its rules is worth 0 afterwards, one that was cut off
-    `rollout.bootstrap`. Decisions that are not the learner's are never valid; what is earned by them lies between two
-    decisions of the learner's like any other part of the environment.
-
-    With `whole_games` the decisions of games that are unfinished at the end of the rollout are not valid yet; the next
-    rollout carries them. Without, the player to move there is bootstrapped with its value, and the others' last
-    decisions, whose successors nobody has seen, are lost. Which ones are lost depends on how the game went on, so the
-    mean return of an action comes out wrong (tests/test_returns.py measures it). It is for games much longer than a
-    rollout.
+    `rollout.bootstrap`, one that goes on after the rollout `rollout.last_value` for those players whose value there is
+    known (`lit_rl.rollout.Collecting` says whose, and at what price). Decisions of a game of which nothing is known
+    after the rollout are not valid yet. Decisions that are not the learner's are never valid; what is earned by them
+    lies between two decisions of the learner's like any other part of the environment.
 
     Returns:
         advantages [T, B] float32, valid [T, B] bool (advantages are 0 where not valid).
     """
     advantages = np.zeros(rollout.value.shape, np.float32)
     valid = np.zeros(rollout.value.shape, np.bool_)
-    last_player = rollout.last_player if not whole_games else torch.full_like(rollout.last_player, -1)
     _gae(
         rollout.player.numpy(), rollout.played.numpy(), rollout.learner.numpy(), rollout.value.numpy(),
-        rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(), last_player.numpy(),
-        rollout.last_value.numpy(), gamma, gae_lambda, advantages, valid,
+        rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(), rollout.last_value.numpy(),
+        rollout.last_known.numpy(), gamma, gae_lambda, advantages, valid,
     )  # fmt: skip
     return torch.from_numpy(advantages), torch.from_numpy(valid)
 
 
 @njit
 def _gae(
-    player, played, learner, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, advantages,
+    player, played, learner, value, rewards, done, bootstrap, last_value, last_known, gamma, gae_lambda, advantages,
     valid,
 ):  # fmt: skip
     num_steps, num_envs, num_players = rewards.shape
     next_value, next_advantage = np.zeros(num_players), np.zeros(num_players)
     earned, has_next = np.zeros(num_players), np.zeros(num_players, np.bool_)
     for b in range(num_envs):
-        next_advantage[:] = 0.0
-        earned[:] = 0.0
-        has_next[:] = False
-        if last_player[b] >= 0:
-            has_next[last_player[b]] = True
-            next_value[last_player[b]] = last_value[b]
-        known = last_player[b] >= 0  # whether what follows this step is known: else the game is unfinished
+        known = False  # whether what follows this step is known: else the game is unfinished
+        for p in range(num_players):
+            next_advantage[p] = earned[p] = 0.0
+            next_value[p] = last_value[b, p]
+            has_next[p] = last_known[b, p]
+            known = known or last_known[b, p]
         for t in range(num_steps - 1, -1, -1):
             if not played[t, b]:
                 break  # filler in front of a carried game
@@ -185,7 +202,8 @@ def two_player_v_trace(
     where r_t holds the rewards until t', minus eta KL(pi || rho) at t and plus eta KL(pi || rho) at the other's
     decisions, and R_t the same without the part at t, each term corrected for the other's moves before it. So
     Q(a) = V - eta log(pi(a) / rho(a)) + 1[a = a_t] d_t / mu(a_t) is an estimate of all actions' values. gamma acts once
-    per own decision. Decisions of games that are unfinished at the end of the rollout are not valid.
+    per own decision. Games that go on after the rollout are worth `rollout.last_value` there if both players' values
+    are known; else their decisions are not valid.
 
     A decision that is not the learner's is environment: its c is 1, it pays and is paid nothing, and it is never valid.
     Against a fixed opponent the learner so plays the game regularised for itself alone.
@@ -204,21 +222,26 @@ def two_player_v_trace(
     _two_player_v_trace(
         rollout.player.numpy(), rollout.played.numpy(), rollout.learner.numpy(), value.numpy(), ratio.numpy(),
         kl.numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.bootstrap.numpy(),
-        eta, gamma, trace_lambda, rho_bar, c_bar, targets, deltas, valid,
+        rollout.last_value.numpy(), rollout.last_known.numpy(), eta, gamma, trace_lambda, rho_bar, c_bar, targets,
+        deltas, valid,
     )  # fmt: skip
     return torch.from_numpy(targets), torch.from_numpy(deltas), torch.from_numpy(valid)
 
 
 @njit
 def _two_player_v_trace(
-    player, played, learner, value, ratio, kl, rewards, done, bootstrap, eta, gamma, trace_lambda, rho_bar, c_bar,
-    targets, deltas, valid,
+    player, played, learner, value, ratio, kl, rewards, done, bootstrap, last_value, last_known, eta, gamma,
+    trace_lambda, rho_bar, c_bar, targets, deltas, valid,
 ):  # fmt: skip
     num_steps, num_envs, num_players = rewards.shape
     reward, corrected = np.zeros(num_players), np.zeros(num_players)  # since the next own decision, going backwards
     next_value, next_target, others = np.zeros(num_players), np.zeros(num_players), np.ones(num_players)
     for b in range(num_envs):
-        known = False
+        known = True
+        for p in range(num_players):
+            known = known and last_known[b, p]
+            reward[p], corrected[p], others[p] = 0.0, 0.0, 1.0
+            next_value[p] = next_target[p] = last_value[b, p]
         for t in range(num_steps - 1, -1, -1):
             if not played[t, b]:
                 break  # filler in front of a carried game

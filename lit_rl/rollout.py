@@ -1,18 +1,67 @@
 """How a policy meets an env: `collect` plays T steps of B games and keeps what learning needs.
 
-Letters: T steps, B envs, A actions, P players, D obs shape; time comes first.
+Letters: T steps, B envs, A actions, W bytes of legal bits, P players, D obs shape, S shape of a policy's memory; time
+comes first.
 """
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from envs.bits import pack, unpack
+from envs.sampling import draw
 from envs.vector_env import VectorEnv
 from lit_rl.policy import MASKED, PolicyOutput
 from lit_rl.row_index import merge_equal_rows
+from lit_rl.run.errors import ConfigError
+
+CutGames = Literal["carry", "bootstrap", "drop"]
+
+
+def check_cut_games(value: str) -> None:
+    if value not in get_args(CutGames):
+        raise ConfigError(f"cut_games={value!r}: unknown; use one of {', '.join(get_args(CutGames))}")
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """How an algorithm wants its rollouts: its optional settings object `collecting`.
+
+    cut_games says what becomes of the games that are unfinished when a rollout ends:
+
+    carry      their decisions stand in front of the next rollout and are learned from once their game is over. Unbiased
+               as to which decisions are learned from; in games much longer than a rollout most of them are stale.
+    bootstrap  the rollout is cut there, and each player's last decision is followed by that player's value there. As
+               biased as the critic is wrong, and loses nobody's decision: for long games. With perfect information and
+               two players the other's value is minus the mover's; else it is asked at the other's own infostate, since
+               what the mover expects knows nothing of the other's hand.
+    drop       likewise, but for the player to move alone; the others' last decisions are lost. Which ones depends on
+               how the game went on, and so the mean return of an action comes out wrong (tests/lit_rl/test_returns.py).
+    """
+
+    temperature: float = 1.0  # the policy samples from softmax(logits / temperature)
+    exploration: float = 0.0  # so often a player who explores draws uniformly from its legal actions instead
+    explorers: Literal["all", "one"] = "all"  # one: in row b only player b mod P explores
+    cut_games: CutGames = "carry"
+    merge_rows: bool = False  # the policy sees each distinct infostate of a step only once
+    observe_all: bool = False  # keep every player's infostate at each decision, for critics of whole histories
+    truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
+
+    def explores(self, num_envs: int, num_players: int) -> Tensor | None:
+        """[B, P] float32: how often each player explores; None where nobody does."""
+        if not self.exploration:
+            return None
+        rates = torch.full((num_envs, num_players), float(self.exploration))
+        return rates if self.explorers == "all" else rates * explorer_seat(num_envs, num_players)
+
+
+def explorer_seat(num_envs: int, num_players: int) -> Tensor:
+    """[B, P] bool: player b mod P, the one who explores in row b where only one does."""
+    return torch.arange(num_players) == (torch.arange(num_envs) % num_players).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -23,30 +72,39 @@ class Rollout:
     game had begun later than that, their rows are filler and not `played`. Everything lies on the CPU. `rewards[t]`
     come after the decision at t: what each player earned until the next one.
 
-    Where `learner` is false somebody else decided, who is environment to the learner: logits are uniform, log_prob,
-    exploration and value 0, and nothing is learned from the row.
+    Where `learner` is false somebody else decided, who is environment to the learner: log_prob, exploration, value,
+    state and the policy's extras are 0, logits uniform, and nothing is learned from the row.
     """
 
     obs: Tensor  # [T, B, *D] the mover's infostate, in the game's dtype
-    legal: Tensor  # [T, B, A] bool
+    legal_bits: Tensor  # [T, B, W] uint8, the mover's legal actions, see `envs.bits`
     player: Tensor  # [T, B] int8
     action: Tensor  # [T, B] int64
-    logits: Tensor  # [T, B, A] float32, of the policy that plays (temperature included), illegal ones at MASKED
     log_prob: Tensor  # [T, B] float32 of the action, exactly as sampled, `exploration` included
     exploration: Tensor  # [T, B] float32, the probability with which a uniform draw took the place of the policy's
     value: Tensor  # [T, B] float32, the critic's view of the mover's return
-    rewards: Tensor  # [T, B, P] float32
+    rewards: Tensor  # [T, B, P] float32, what is learned from: outcomes, the game's bonus, the team's share
+    outcomes: Tensor  # [T, B, P] float32, by the rules alone: what matches, replays and statistics see
     done: Tensor  # [T, B] bool, the game ended with this decision
     bootstrap: Tensor  # [T, B, P] float32, value of going on where a game was cut off; 0 where it ended by its rules
     history: Tensor  # [T, B, P, *D] every player's infostate, for critics; [T, B, 0, *D] where the env does not say
     game_stream: Tensor  # [T, B] int64, `VectorEnv.game_streams` bit by bit: where the game's chance came from
+    state: Tensor  # [T, B, *S] float32, the policy's memory before the decision; [T, B, 0] where it has none
+    logits: Tensor  # [T, B, A] float32 of the policy that plays, temperature included; [T, B, 0] unless asked for
     played: Tensor  # [T, B] bool
     learner: Tensor  # [T, B] bool, the policy that learns made this decision
+    extras: dict[str, Tensor]  # [T, B, ...] each, from `PolicyOutput.extras` and `Opponents.extras`
     carried: int
-    last_player: Tensor  # [B] int8, to move after the last step
-    last_value: Tensor  # [B] float32, that player's value there
+    last_value: Tensor  # [B, P] float32, each player's value after the last step
+    last_known: Tensor  # [B, P] bool, whose: nobody's where unfinished games are carried, else see `Collecting`
+    last_state: Tensor  # [B, P, *S] float32, the memory of each seat after the last step; [B, P, 0]
+    num_actions: int
     temperature: float  # that the logits of the new steps were divided by
-    notes: dict[str, Tensor] = field(default_factory=dict)  # what an algorithm worked out once and a resume must keep
+
+    @property
+    def legal(self) -> Tensor:
+        """[T, B, A] bool; unpacked at each call, so ask for few rows at a time where actions are many."""
+        return legal_of(self.legal_bits, self.num_actions)
 
     @property
     def num_decisions(self) -> int:
@@ -57,6 +115,19 @@ class Rollout:
         """[T, B] bool: the decisions of games that had not ended when the rollout did."""
         ends_later = self.done.flip(0).cummax(0).values.flip(0)
         return self.played & ~ends_later
+
+    def tail(self) -> "Rollout":
+        """What the next rollout needs of this one: the steps that unfinished games reach back, and where all stand."""
+        unfinished = self.unfinished()
+        if self.last_known.any():
+            unfinished = torch.zeros_like(unfinished)  # cut, and nothing is carried
+        first = len(unfinished) - int(unfinished.sum(0).max())
+        steps = {name: getattr(self, name)[first:].clone() for name in STEPS}
+        extras = {name: x[first:].clone() for name, x in self.extras.items()}
+        return replace(self, **steps | {"extras": extras, "played": unfinished[first:].clone(), "carried": 0})
+
+    def state_dict(self) -> dict:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def check_finite(self) -> None:
         """Raise FloatingPointError that names the first tensor, step and env row that is not finite."""
@@ -71,6 +142,18 @@ class Rollout:
                     )
 
 
+STEPS = (  # the tensors [T, B, ...] of a rollout
+    "obs", "legal_bits", "player", "action", "log_prob", "exploration", "value", "rewards", "outcomes", "done",
+    "bootstrap", "history", "game_stream", "state", "logits", "played", "learner",
+)  # fmt: skip
+
+
+def legal_of(bits: Tensor, num_actions: int) -> Tensor:
+    """Legal actions [..., A] bool from their bits [..., W]."""
+    rows = bits.reshape(-1, bits.shape[-1]).numpy()
+    return torch.from_numpy(unpack(rows, num_actions)).view(*bits.shape[:-1], num_actions)
+
+
 class Opponents(Protocol):
     """Who sits in the seats that are not the learner's, as `collect` asks at each step. It draws them by itself."""
 
@@ -80,8 +163,15 @@ class Opponents(Protocol):
     def act(self, env: VectorEnv, probs: np.ndarray) -> None:
         """Write into `probs` [B, A] float32 what those to move in the other rows do; the env samples from it."""
 
+    def extras(self, env: VectorEnv) -> Mapping[str, Tensor]:
+        """[B, ...] each: what the rollout is to keep of this decision; mostly nothing."""
+
     def stepped(self, env: VectorEnv) -> None:
         """The env has made a step: `env.rewards` were earned, and where `env.done` a new game has begun."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
 
 
 @torch.no_grad()
@@ -90,117 +180,237 @@ def collect(
     policy: nn.Module,
     num_steps: int,
     *,
+    collecting: Collecting = Collecting(),
     opponents: Opponents | None = None,
     previous: Rollout | None = None,
-    temperature: float = 1.0,
-    exploration: Tensor | None = None,
-    merge_rows: bool = False,
+    bonus_coef: float = 0.0,
+    team_share: float = 0.0,
+    keep_logits: bool = False,
 ) -> Rollout:
-    """Play `num_steps` decisions in every row of `env`; games go on from call to call.
+    """Play `num_steps` decisions in every row of `env`; games and memories go on from call to call.
 
-    `policy` plays all seats, or those that `opponents` leave it.
+    `policy` plays all seats, or those that `opponents` leave it. Log-probs are of the distribution that was sampled
+    from, temperature and exploration included; logits of the policy with its temperature. Unfinished games are treated
+    as `collecting.cut_games` says.
 
-    The policy samples from softmax(logits / temperature); the stored logits and log-probs are of that distribution.
-    With `exploration` [B, P] player p of row b draws uniformly from its legal actions that often instead; log-probs are
-    of the mixture, logits of the policy.
-    The decisions of `previous` whose games were unfinished stand in front, so that each can be learned from once its
-    game is over. With `merge_rows` the policy sees each distinct infostate of a step only once.
+    Args:
+        previous: the rollout before; None begins with empty memories and carries nothing.
+        bonus_coef: weight of the game's bonus in `rewards`.
+        team_share: each player's rewards become so much of its team's mean, and the rest its own.
+        keep_logits: for a replay; 4 A bytes per decision.
 
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
-    unfinished = None if previous is None else previous.unfinished()
-    carried = 0 if unfinished is None else int(unfinished.sum(0).max())
-    t, b, p = carried + num_steps, env.num_envs, env.game.num_players
-    device = next(policy.parameters()).device
-    obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
-    legal = torch.empty(t, *env.legal.shape, dtype=torch.bool)
-    player = torch.empty(t, b, dtype=torch.int8)
-    action = torch.empty(t, b, dtype=torch.int64)
-    logits = torch.empty(t, *env.legal.shape)
-    log_prob, value, explored = torch.empty(t, b), torch.empty(t, b), torch.zeros(t, b)
-    history = torch.empty(t, *env.history.shape, dtype=obs.dtype)
-    rewards, bootstrap = torch.empty(t, b, p), torch.zeros(t, b, p)
-    game_stream = torch.empty(t, b, dtype=torch.int64)
-    done, played = torch.empty(t, b, dtype=torch.bool), torch.ones(t, b, dtype=torch.bool)
-    learner = torch.ones(t, b, dtype=torch.bool)
-    steps = dict(
-        obs=obs, legal=legal, player=player, action=action, logits=logits, log_prob=log_prob, value=value,
-        exploration=explored, rewards=rewards, done=done, bootstrap=bootstrap, history=history, game_stream=game_stream,
-        learner=learner,
-    )  # fmt: skip
+    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous)
+    carry = collecting.cut_games == "carry" and previous is not None
+    unfinished = previous.unfinished() if carry else None
+    carried = int(unfinished.sum(0).max()) if carry else 0
+    steps = _allocate(env, actor, carried + num_steps, bonus_coef != 0 or team_share != 0)
+    extras: dict[str, Tensor] = {}
     if carried:
         for name, tensor in steps.items():
             tensor[:carried] = getattr(previous, name)[-carried:]
-        played[:carried] = unfinished[-carried:]
-
-    def evaluate(obs: Tensor, legal: Tensor) -> PolicyOutput:
-        if not merge_rows:
-            return policy(obs.to(device), legal.to(device))
-        first, row = merge_equal_rows(obs, legal)
-        output = policy(obs[first].to(device), legal[first].to(device))
-        return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row])
-
-    for i in range(carried, t):
-        obs[i] = torch.from_numpy(env.obs)
-        legal[i] = torch.from_numpy(env.legal)
-        player[i] = torch.from_numpy(env.player)
-        game_stream[i] = torch.from_numpy(env.game_streams.view(np.int64))
-        history[i] = torch.from_numpy(env.history)
-        if opponents is not None:
-            learner[i] = torch.from_numpy(opponents.learner_moves(env))
-        everywhere = opponents is None or bool(learner[i].all())
-        if everywhere:
-            output = evaluate(obs[i], legal[i])
-            logits[i] = output.logits / temperature
-            value[i] = output.value
-        else:
-            rows = learner[i].nonzero().squeeze(1)
-            logits[i], value[i] = torch.where(legal[i], 0.0, MASKED), 0.0
-            if len(rows):
-                output = evaluate(obs[i, rows], legal[i, rows])
-                logits[i, rows] = output.logits.cpu().float() / temperature
-                value[i, rows] = output.value.cpu().float()
-        log_probs = torch.log_softmax(logits[i], dim=-1)
-        if exploration is not None:
-            explored[i] = exploration.gather(1, player[i].long().unsqueeze(1)).squeeze(1)
-            log_probs = explore(log_probs, legal[i], explored[i])
-        probs = log_probs.exp().numpy()
-        if not everywhere:
-            opponents.act(env, probs)
-        action[i] = torch.from_numpy(env.sample(probs))
-        log_prob[i] = log_probs.gather(1, action[i].unsqueeze(1)).squeeze(1)
-        if not everywhere:
-            log_prob[i, ~learner[i]] = explored[i, ~learner[i]] = 0.0
-        env.step(action[i].numpy())
+        steps["played"][:carried] = unfinished[-carried:]
+    for i in range(carried, carried + num_steps):
+        now = {name: tensor[i] for name, tensor in steps.items()}
+        more = actor.act(now)
+        for name, tensor in more.items():
+            if name not in extras:
+                extras[name] = tensor.new_zeros(carried + num_steps, *tensor.shape)
+                if carried and name in previous.extras:
+                    extras[name][:carried] = previous.extras[name][-carried:]
+            extras[name][i] = tensor
+        env.step(now["action"].numpy())
         if opponents is not None:
             opponents.stepped(env)
-        rewards[i] = torch.from_numpy(env.rewards)
-        done[i] = torch.from_numpy(env.done)
+        _earn(env, now, bonus_coef, team_share)
         if env.truncated.any():
-            bootstrap[i] = _value_of_cut_games(env, policy, device)
+            now["bootstrap"][:] = actor.value_of_truncated()
+        actor.forget(env.done)
+    last_value, last_known = actor.value_at_cut()
     return Rollout(
         **steps,
-        played=played,
+        extras=extras,
         carried=carried,
-        last_player=torch.from_numpy(env.player.copy()),
-        last_value=evaluate(torch.from_numpy(env.obs), torch.from_numpy(env.legal)).value.cpu(),
-        temperature=float(temperature),  # the CLI's number types cannot be loaded with weights_only
+        last_value=last_value,
+        last_known=last_known,
+        last_state=actor.state,
+        num_actions=env.game.num_actions,
+        temperature=float(collecting.temperature),  # the CLI's number types cannot be loaded with weights_only
     )
 
 
-def explore(log_probs: Tensor, legal: Tensor, exploration: Tensor) -> Tensor:
-    """Log-probs [N, A] of a policy that draws uniformly from `legal` with probability `exploration` [N]."""
-    exploration = exploration.unsqueeze(1)
-    mixed = (1 - exploration) * log_probs.exp() + exploration * legal / legal.sum(1, keepdim=True)
-    return torch.where(legal, mixed.log(), log_probs)
+def _allocate(env: VectorEnv, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[str, Tensor]:
+    """The tensors [T, B, ...] of a rollout of t steps; rewards are the outcomes if nothing shapes them."""
+    b, p = env.num_envs, env.game.num_players
+    obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
+    outcomes = torch.empty(t, b, p)
+    return {
+        "obs": obs,
+        "legal_bits": torch.empty(t, b, -(-env.game.num_actions // 8), dtype=torch.uint8),
+        "player": torch.empty(t, b, dtype=torch.int8),
+        "action": torch.empty(t, b, dtype=torch.int64),
+        "log_prob": torch.empty(t, b),
+        "exploration": torch.zeros(t, b),
+        "value": torch.zeros(t, b),
+        "rewards": torch.empty(t, b, p) if shapes_rewards else outcomes,
+        "outcomes": outcomes,
+        "done": torch.empty(t, b, dtype=torch.bool),
+        "bootstrap": torch.zeros(t, b, p),
+        "history": torch.empty(t, *env.history.shape, dtype=obs.dtype),
+        "game_stream": torch.empty(t, b, dtype=torch.int64),
+        "state": torch.zeros(t, b, *actor.state.shape[2:]),
+        "logits": torch.empty(t, b, env.game.num_actions if actor.keep_logits else 0),
+        "played": torch.ones(t, b, dtype=torch.bool),
+        "learner": torch.ones(t, b, dtype=torch.bool),
+    }
 
 
-def _value_of_cut_games(env: VectorEnv, policy: nn.Module, device: torch.device) -> Tensor:
-    """[B, P]: each player's value where a game was truncated, 0 elsewhere."""
-    rows = torch.from_numpy(env.truncated)
-    final_obs = torch.from_numpy(env.final_obs)[rows].flatten(0, 1).to(device)
-    all_legal = torch.ones(len(final_obs), env.game.num_actions, dtype=torch.bool, device=device)
-    values = torch.zeros(env.num_envs, env.game.num_players)
-    values[rows] = policy(final_obs, all_legal).value.cpu().view(-1, env.game.num_players)
-    return values
+def _earn(env: VectorEnv, now: dict[str, Tensor], bonus_coef: float, team_share: float) -> None:
+    """Record what the step has brought: the outcome, and what is learned from it."""
+    now["outcomes"][:] = torch.from_numpy(env.rewards)
+    now["done"][:] = torch.from_numpy(env.done)
+    if bonus_coef:
+        now["rewards"][:] = now["outcomes"] + bonus_coef * torch.from_numpy(env.bonus)
+    elif team_share:
+        now["rewards"][:] = now["outcomes"]
+    if team_share:
+        mates = torch.tensor(env.game.team).unsqueeze(0) == torch.tensor(env.game.team).unsqueeze(1)  # [P, P]
+        mean = mates / mates.sum(1, keepdim=True)
+        now["rewards"][:] = (1 - team_share) * now["rewards"] + team_share * now["rewards"] @ mean.T
+
+
+class _Actor:
+    """The policy at the table: asks it row by row, draws actions, and keeps the memory [B, P, *S] of each seat."""
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        policy: nn.Module,
+        collecting: Collecting,
+        opponents: Opponents | None,
+        keep_logits: bool,
+        previous: Rollout | None,
+    ):
+        self.env, self.policy, self.collecting, self.opponents = env, policy, collecting, opponents
+        self.keep_logits, self.device = keep_logits, next(policy.parameters()).device
+        self.explores = collecting.explores(env.num_envs, env.game.num_players)
+        shape = (env.num_envs, env.game.num_players, *(getattr(policy, "state_shape", ()) or (0,)))
+        self.state = torch.zeros(shape) if previous is None else previous.last_state.clone()
+        self.has_state = self.state.shape[2:] != (0,)
+        self._rows = torch.arange(env.num_envs)
+
+    def act(self, now: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Fill in one step [B, ...] of a rollout up to the action; the extras [B, ...] of it."""
+        env, player = self.env, torch.from_numpy(self.env.player)
+        now["obs"][:] = torch.from_numpy(env.obs)
+        now["legal_bits"][:] = torch.from_numpy(pack(env.legal))
+        now["player"][:] = player
+        now["game_stream"][:] = torch.from_numpy(env.game_streams.view(np.int64))
+        now["history"][:] = torch.from_numpy(env.history)
+        if self.explores is not None:
+            now["exploration"][:] = self.explores.gather(1, player.long().unsqueeze(1)).squeeze(1)
+        if self.opponents is not None:
+            now["learner"][:] = torch.from_numpy(self.opponents.learner_moves(env))
+        rows = None if bool(now["learner"].all()) else now["learner"].nonzero().squeeze(1)
+        values, extras = self._decide(now, rows)
+        others = None
+        if rows is not None:
+            others = ~now["learner"].numpy()
+            now["exploration"][now["learner"].logical_not()] = 0.0
+            self.opponents.act(env, values)
+        if self.opponents is not None:
+            extras |= self.opponents.extras(env)
+        action, log_prob = draw(
+            env, values, now["legal_bits"].numpy(), is_probs=others, temperature=self.collecting.temperature,
+            exploration=now["exploration"].numpy(),
+        )  # fmt: skip
+        now["action"][:] = torch.from_numpy(action)
+        now["log_prob"][:] = torch.from_numpy(log_prob)
+        if rows is not None:
+            now["log_prob"][now["learner"].logical_not()] = 0.0
+        return extras
+
+    def _decide(self, now: dict[str, Tensor], rows: Tensor | None) -> tuple[np.ndarray, dict[str, Tensor]]:
+        """Logits [B, A] of the learner's rows (null: all rows; elsewhere left open for opponents), and its extras."""
+        obs, legal = now["obs"], torch.from_numpy(self.env.legal)
+        here = self._rows if rows is None else rows
+        state = self.state[here, now["player"][here].long()] if self.has_state else None
+        if rows is not None:
+            obs, legal = obs[rows], legal[rows]
+        if len(here):
+            output = self.evaluate(obs, legal, now["legal_bits"][here], state)
+            logits, value = output.logits.cpu().float(), output.value.cpu().float()
+            if self.has_state:
+                now["state"][here] = state
+                self.state[here, now["player"][here].long()] = output.state.cpu().float()
+            extras = {name: x.cpu() for name, x in output.extras.items()}
+        else:
+            logits, value, extras = torch.empty(0, legal.shape[1]), torch.empty(0), {}
+        if rows is None:
+            now["value"][:] = value
+            values = logits
+        else:
+            now["value"][rows] = value
+            values = torch.where(torch.from_numpy(self.env.legal), 0.0, MASKED)
+            values[rows] = logits
+            blank = {name: x.new_zeros(len(self._rows), *x.shape[1:]) for name, x in extras.items()}
+            extras = {name: blank[name].index_copy_(0, rows, x) for name, x in extras.items()}
+        if self.keep_logits:
+            now["logits"][:] = values
+            now["logits"][here] = logits / self.collecting.temperature
+        return values.numpy(), extras
+
+    def evaluate(self, obs: Tensor, legal: Tensor, bits: Tensor | None = None, state: Tensor | None = None):
+        """The policy's PolicyOutput for obs [N, *D], legal [N, A], their bits [N, W] and memories [N, *S]."""
+        more = () if state is None else (state.to(self.device),)
+        if not self.collecting.merge_rows or state is not None or bits is None:
+            return self.policy(obs.to(self.device), legal.to(self.device), *more)
+        first, row = merge_equal_rows(obs, bits)
+        output = self.policy(obs[first].to(self.device), legal[first].to(self.device))
+        extras = {name: x.cpu()[row] for name, x in output.extras.items()}
+        return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row], None, extras)
+
+    def forget(self, done: np.ndarray) -> None:
+        """A new game has begun in these rows [B] bool: nobody remembers anything of it."""
+        if self.has_state and done.any():
+            self.state[torch.from_numpy(done)] = 0.0
+
+    def value_at_cut(self) -> tuple[Tensor, Tensor]:
+        """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool."""
+        env, p = self.env, self.env.game.num_players
+        known = torch.zeros(env.num_envs, p, dtype=torch.bool)
+        value = torch.zeros(env.num_envs, p)
+        if self.collecting.cut_games == "carry":
+            return value, known
+        player = torch.from_numpy(env.player).long()
+        state = self.state[self._rows, player] if self.has_state else None
+        legal = torch.from_numpy(env.legal)
+        movers = self.evaluate(torch.from_numpy(env.obs), legal, torch.from_numpy(pack(env.legal)), state).value.cpu()
+        value[self._rows, player] = movers.float()
+        known[self._rows, player] = True
+        if self.collecting.cut_games == "drop":
+            return value, known
+        known[:] = True
+        if p == 2 and env.game.zero_sum and env.game.perfect_information:
+            value[self._rows, 1 - player] = -movers.float()  # asked where the critic was trained
+        elif p > 1:
+            everybody = self._value_of_everybody(torch.from_numpy(env.observe_all()), self.state)
+            value = torch.where(torch.arange(p) == player.unsqueeze(1), value, everybody)
+            value[torch.from_numpy(env.out())] = 0.0
+        return value, known
+
+    def value_of_truncated(self) -> Tensor:
+        """[B, P]: each player's value where a game was truncated, 0 elsewhere."""
+        rows = torch.from_numpy(self.env.truncated)
+        values = torch.zeros(self.env.num_envs, self.env.game.num_players)
+        values[rows] = self._value_of_everybody(torch.from_numpy(self.env.final_obs)[rows], self.state[rows])
+        return values
+
+    def _value_of_everybody(self, obs: Tensor, state: Tensor) -> Tensor:
+        """[N, P]: each player's value of its own infostate, obs [N, P, *D], with memories [N, P, *S]."""
+        n, p = obs.shape[:2]
+        legal = torch.ones(n * p, self.env.game.num_actions, dtype=torch.bool)
+        state = state.flatten(0, 1) if self.has_state else None
+        return self.evaluate(obs.flatten(0, 1), legal, None, state).value.cpu().float().view(n, p)

@@ -97,31 +97,6 @@ def uniform_of_rows(obs: Tensor, legal: Tensor, num_numbers: int, key: int) -> T
     return torch.from_numpy(numbers).float().clamp_max(1 - 2**-24)
 
 
-def infostate_weights(
-    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
-) -> tuple[Tensor, Tensor]:
-    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
-
-    With n(s) decisions at infostate s, n(s, a) of them action a, and the policy pi that drew them:
-
-        state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
-
-    A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
-    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
-    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
-    advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
-    the two brings.
-
-    Args:
-        row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
-    """
-    visits = torch.bincount(row)[row].float()
-    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
-    state_weight = visits ** (visit_exponent - 1)
-    action_weight = state_weight * log_prob.exp() * visits / drawn
-    return state_weight / state_weight.mean(), action_weight / action_weight.mean()
-
-
 class Infostates(NamedTuple):
     """The M infostates at which N decisions were made."""
 

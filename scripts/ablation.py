@@ -17,7 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
-from seeds import ROOT, run
+
+from lit_rl.run.figures import new_figure, save_figure
+from scripts.seeds import ROOT, run
 
 
 def schedule(target: str, kind: str, **args) -> dict:
@@ -86,13 +88,10 @@ def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
 
 
 def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import FuncFormatter
 
-    figure, axes = plt.subplots(figsize=(8, 0.5 + 0.42 * len(results)), layout="constrained")
+    figure = new_figure(8, 0.5 + 0.42 * len(results))
+    axes = figure.subplots()
     for y, values in enumerate(reversed(results.values())):
         median = statistics.median(values)
         axes.plot([min(values), max(values)], [y, y], color="#1f5fa8", linewidth=2, alpha=0.35)
@@ -107,9 +106,7 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
     axes.tick_params(axis="x", which="both", labelsize=8)
     axes.grid(True, axis="x", which="both", alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
-    plt.close(figure)
+    save_figure(path, figure)
 
 
 def main(variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__) -> None:

@@ -24,8 +24,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
-from ablation import draw
-from seeds import ROOT, run
+
+from scripts.ablation import draw
+from scripts.seeds import ROOT, run
 
 PPO_ENTROPY = {"start": 0.5, "end": 0.02}  # low: self-play with it circles, which opponents may cure
 WAYS = ("self-play", "past", "pfsp", "exploiters", "oracle")

@@ -5,7 +5,7 @@
 Every variant is configs/leduc_armac.yaml with the overlay below; the rest is as in scripts/ablation.py.
 """
 
-from ablation import main
+from scripts.ablation import main
 
 
 def fixed(mix_lambda: float) -> dict:

@@ -9,7 +9,6 @@ policy is from the equilibrium (NashConv), and draws that over the iterations.
 
 import argparse
 import logging
-import sys
 import warnings
 from pathlib import Path
 
@@ -17,16 +16,15 @@ import lightning as L
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from datamodules.self_play import SelfPlayDataModule  # noqa: E402
-from envs.exact import GameTree  # noqa: E402
-from lit_rl.networks import MLP  # noqa: E402
-from lit_rl.policy import policy_table  # noqa: E402
-from lit_rl.ppo import PPO  # noqa: E402
-from lit_rl.references import Magnet  # noqa: E402
-from lit_rl.rnad import RNaD  # noqa: E402
+from datamodules.self_play import SelfPlayDataModule
+from envs.exact import GameTree
+from lit_rl.evaluation import policy_table
+from lit_rl.networks import MLP
+from lit_rl.ppo import PPO
+from lit_rl.references import Magnet
+from lit_rl.rnad import RNaD
+from lit_rl.run.figures import new_figure, save_figure
+from scripts.seeds import ROOT
 
 COLORS = {"PPO": "#b3541e", "R-NaD": "#1f5fa8"}
 EQUILIBRIUM = {"matching_pennies": (0.5, 0.5), "biased_rps": (0.2, 0.6, 0.2)}
@@ -72,12 +70,8 @@ def last_iterates(algorithm: str, game: str, iterations: int, seed: int = 0) -> 
 
 def draw(runs: dict, path: Path) -> None:
     """Two planes of policies and the distance to equilibrium; `runs` is {(game, algorithm): last_iterates(...)}."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.3), layout="constrained")
+    figure = new_figure(13, 4.3)
+    left, middle, right = figure.subplots(1, 3)
     corners = np.array([[0.0, 0.0], [0.5, 3**0.5 / 2], [1.0, 0.0]])  # rock, paper, scissors
     middle.plot(*corners[[0, 1, 2, 0]].T, color="#bbbbbb", linewidth=1)
     for (x, y), name, align in zip(corners, ("rock", "paper", "scissors"), ("right", "center", "left")):
@@ -110,9 +104,7 @@ def draw(runs: dict, path: Path) -> None:
     right.legend(frameon=False, fontsize=8, loc="lower left")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=140)
-    plt.close(figure)
+    save_figure(path, figure)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -90,18 +91,22 @@ class Zygote:
         self,
         args: list[str],
         log: Path,
-        kill_after: float | None = None,
+        when: float | Path | None = None,
         signum: int = signal.SIGKILL,
         sabotage: tuple = (),
     ) -> int:
         """Run the command; its exit code, or minus the signal that ended it.
 
-        kill_after: seconds until `signum` is sent. sabotage: (name in SABOTAGE, *its arguments), done in the run first.
+        when: `signum` is sent after so many seconds, or once this file exists. sabotage: (name in SABOTAGE, *its
+        arguments), done in the run first.
         """
         print(json.dumps([args, str(log), sabotage]), file=self.process.stdin, flush=True)
         pid = self._hear()
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if when is not None:
+            if isinstance(when, Path):
+                wait_for(when)
+            else:
+                time.sleep(when)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signum)
         return self._hear()
@@ -115,6 +120,15 @@ class Zygote:
         line = self.process.stdout.readline()
         assert line, "the zygote has died"
         return json.loads(line)
+
+
+def wait_for(path: Path) -> None:
+    """Return once the file exists. Raises TimeoutError: it does not within two minutes."""
+    give_up = time.monotonic() + 120
+    while not path.exists():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"{path} does not appear")
+        time.sleep(0.01)
 
 
 def fork_run(args: list[str], log: Path, sabotage: tuple = ()) -> int:
@@ -170,6 +184,30 @@ def serve(root: Path) -> None:
         print(json.dumps(exit_status(pid)), flush=True)
 
 
+def last_line(log: Path) -> str:
+    return log.read_text().splitlines()[-1]
+
+
+def disturb(litrl, name: str, seconds: float, root: Path, kills: int, signals: list[int], rng) -> dict[int, int]:
+    """Run `name` to its end through `kills` signals at random instants: how often each exit code came."""
+    folder, log, codes = root / "version_0", root / "log", {}
+    root.mkdir()
+    for _ in range(10 * kills + 10):
+        begun = (folder / "config.yaml").exists()
+        if not begun:
+            shutil.rmtree(folder, ignore_errors=True)
+        args = resume_arguments(folder) if begun else fit_arguments(name, root)
+        left = kills - sum(codes.values())
+        # late enough to get somewhere, early enough to leave something for those still to come
+        after = rng.uniform(0.1, max(0.5, 1.5 * seconds / kills + 0.5)) if left > 0 else None
+        code = litrl(args, log, after, rng.choice(signals))
+        codes[code] = codes.get(code, 0) + 1
+        if code == 0:
+            return codes
+        assert code in (-signal.SIGKILL, -signal.SIGTERM, 130, 143), log.read_text()[-3000:]
+    raise AssertionError(f"did not end: {codes}")
+
+
 # What can be made to go wrong inside a run, by name, since only names can be told to the zygote.
 
 
@@ -197,13 +235,17 @@ def stop_after_batch(number: int) -> None:
 
 
 def hang(signals: int) -> None:
-    """In iteration 2 get so many SIGTERMs, then take for ever."""
+    """In iteration 2 get so many SIGTERMs, then take for ever; the patience of one signal is a tenth of a second."""
+    import lit_rl.run.signals
+
+    lit_rl.run.signals.GRACE = 0.1
 
     def trouble(trainer, module, batch):
         if trainer.current_epoch == 2:
             for _ in range(signals):
                 os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(120)
+            raise AssertionError("nothing has ended this batch")
 
     before_batch(trouble)
 

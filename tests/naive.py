@@ -1,6 +1,7 @@
 """Slow, obvious twins of the fast code: what it should compute, written for the reader."""
 
 import numpy as np
+import torch
 
 from envs.game import CHANCE, TERMINAL
 
@@ -18,6 +19,9 @@ class Strangers:
         for b in np.flatnonzero(~self.learner_moves(env)):
             probs[b] = 0
             probs[b, np.flatnonzero(env.legal[b])[-1]] = 1
+
+    def extras(self, env):
+        return {"theirs": torch.from_numpy(self.seat.copy())}
 
     def stepped(self, env):
         self.seat = np.where(env.done & (self.seat >= 0), 1 - self.seat, self.seat)
@@ -90,7 +94,7 @@ def best_response_value(game, policy, responder):
 
 
 def gae(
-    player, played, learner, value, rewards, done, bootstrap, last_player, last_value, gamma, gae_lambda, whole_games
+    player, played, learner, value, rewards, done, bootstrap, last_value, last_known, gamma, gae_lambda
 ):  # fmt: skip
     """Per env, per player: gather the learner's decisions in that seat, then the textbook recursion on each chain."""
     num_steps, num_envs, num_players = rewards.shape
@@ -110,14 +114,14 @@ def gae(
                     if u == num_steps or player[u, b] == p:
                         break
                 game_ends = any(done[k, b] for k in range(t, num_steps))
-                if whole_games and not game_ends:
+                if not game_ends and not last_known[b].any():
                     continue
                 if ended:
                     target = bootstrap[u, b, p]
                 elif u < num_steps:
                     target = value[u, b]
-                elif last_player[b] == p:
-                    target = last_value[b]
+                elif last_known[b, p]:
+                    target = last_value[b, p]
                 else:
                     continue
                 advantages[t, b] = earned + gamma * target - value[t, b]
@@ -137,9 +141,12 @@ def two_player_v_trace(r, value, ratio, kl, eta, gamma, trace_lambda, rho_bar, c
     for b in range(num_envs):
         ends = [t for t in range(num_steps) if r.done[t, b] and r.played[t, b]]
         starts = [min((t for t in range(num_steps) if r.played[t, b]), default=0), *(t + 1 for t in ends)]
+        if r.last_known[b].all() and starts[-1] < num_steps:
+            ends.append(num_steps - 1)  # the game that goes on after the rollout
         for start, end in zip(starts, ends):
+            after_end = r.bootstrap[end, b] if r.done[end, b] else r.last_value[b]
             for p in range(num_players):
-                next_value = next_target = float(r.bootstrap[end, b, p])
+                next_value = next_target = float(after_end[p])
                 mine = [t for t in range(start, end + 1) if r.player[t, b] == p and r.learner[t, b]]
                 until = [*mine[1:], end + 1]
                 for t, after in reversed(list(zip(mine, until))):

@@ -1,13 +1,11 @@
 """Each headline config against the number in its header; minutes each, so `pytest -m slow` only."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
 
 
 @pytest.mark.slow
@@ -20,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 )  # fmt: skip
 def test_headline_config(config, bound, tmp_path):
     """One fresh seed; the bound is above the worst seed of the header."""
-    from seeds import run
+    from scripts.seeds import run
 
     summary = run(str(ROOT / "configs" / f"{config}.yaml"), 21, tmp_path, [])
     assert summary["nash_conv"] < bound
@@ -40,7 +38,7 @@ def test_an_exploiter_finds_what_there_is(config, options, nash_conv, share, tmp
 
     One fresh seed; the last bound is below the worst seed of the config's header.
     """
-    from seeds import run
+    from scripts.seeds import run
 
     victim, begin = "random", []
     if config is not None:

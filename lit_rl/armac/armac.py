@@ -65,7 +65,7 @@ from lit_rl.armac.parameter_groups import (
     grouped_optimizer,
 )
 from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
-from lit_rl.log import is_log_iteration, minibatch_means
+from lit_rl.meter import is_log_iteration, minibatch_means
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
 from lit_rl.policy import NetworkFactory, exact_metrics, policy_table
 from lit_rl.returns import conditional_regrets

@@ -5,7 +5,7 @@ together. It is the `Opponents` of `lit_rl.rollout.collect` and knows no Trainer
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,17 @@ from envs.game import Game
 from envs.vector_env import VectorEnv
 from lit_rl.league.league import League, Member, Result, how_it_plays
 from lit_rl.league.matchmaking import Matchmaker, Pool, draw_shares
-from lit_rl.league.players import RANDOM, Player, Spec, load_player, names_a_file, path_and_arguments, player_class
+from lit_rl.league.players import (
+    RANDOM,
+    Player,
+    Remembering,
+    Spec,
+    load_player,
+    name_of,
+    names_a_file,
+    path_and_arguments,
+    player_class,
+)
 from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
 from lit_rl.run.errors import ArtefactError, ConfigError
 
@@ -79,6 +89,7 @@ class Opposition:
         self.counts: dict[str, list[float]] = {}
         self.members: dict[str, Member] = {}
         self.refreshed = -1
+        self._memories: dict[str, dict] = {}  # of a checkpoint's players who are yet to be loaded
         if league is not None:
             league.add(Member(run, "main"))
             for member in self.permanent:
@@ -167,9 +178,13 @@ class Opposition:
         for name in self.seating.needed():
             if self.seating.player(name) is None:
                 try:
-                    self.seating.meet(name, self._load(self.members[name]))
+                    player = self._load(self.members[name])
                 except (ArtefactError, ConfigError) as error:
                     raise ArtefactError(f"{name} plays in the checkpoint's games and is lost: {error}") from None
+                self.seating.meet(name, player)
+                if name in self._memories:
+                    player.load_state_dict(self._memories[name])
+        self._memories = {}
 
     def player(self, name: str) -> Player:
         """A player of its own who plays as the member `name`, met before: those in the seats may have memories.
@@ -182,10 +197,15 @@ class Opposition:
     def state_dict(self) -> dict:
         """All that the games to come depend on, but for the league's and the players' files; of this rank."""
         members = {name: {key: getattr(m, key) for key in IN_CHECKPOINTS} for name, m in self.members.items()}
+        memories = dict(self._memories)
+        for name, player in zip(self.seating.names, self.seating.players):
+            if isinstance(player, Remembering) and (memory := player.state_dict()):
+                memories[name] = memory
         return {
             "seating": self.seating.state_dict(),
             "counts": {name: list(count) for name, count in self.counts.items()},
             "members": members,
+            "memories": memories,
             "refreshed": self.refreshed,
         }
 
@@ -199,6 +219,7 @@ class Opposition:
         self.counts = {name: list(count) for name, count in state["counts"].items()}
         self.members = {name: Member(name, **how) for name, how in state["members"].items()}
         self.refreshed = int(state["refreshed"])
+        self._memories = dict(state["memories"])
 
     def _take_results(self) -> list[Result]:
         """Of the learner's games, on all ranks, since they were last taken."""
@@ -272,24 +293,17 @@ def permanent_members(specs: Sequence[Spec], game: Game) -> list[Member]:
 
 
 def _permanent_member(spec: Spec, game: Game) -> Member:
+    name = name_of(spec)
     if names_a_file(spec):
         path = Path(spec).absolute()
         if not path.is_file():
             raise ConfigError(f"opponents: {str(spec)!r}: no such player file or checkpoint")
-        run = path.parents[1] if path.parent.name == "checkpoints" else None
-        name = path.stem if run is None else f"{run.parent.name}-{run.name}-{path.stem}"
         return Member(name, "external", file=str(path), permanent=True)
     if spec == "random":
-        return Member("random", "random", permanent=True)
+        return Member(name, "random", permanent=True)
     path, arguments = path_and_arguments(spec)
     role = "external"
     if player_class(path) is None:
         load_player(spec, game)  # refuses what is no heuristic
         role = "heuristic"
-    return Member(_name_of(path, arguments), role, path=path, init_args=arguments, permanent=True)
-
-
-def _name_of(path: str, arguments: Mapping[str, Any]) -> str:
-    """MySearch, or MySearch(depth=3): a metric's name, so without slashes."""
-    listed = ",".join(f"{name}={value}" for name, value in arguments.items()).replace("/", "_")
-    return path.rpartition(".")[2] + (f"({listed})" if arguments else "")
+    return Member(name, role, path=path, init_args=arguments, permanent=True)

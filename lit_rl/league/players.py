@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from envs.exact import GameTree
 from envs.game import Game
@@ -57,17 +57,34 @@ class Player(Protocol):
         """New games have begun in the rows [n] int64, and the player sits there: forget the old ones."""
 
 
+@runtime_checkable
+class Remembering(Player, Protocol):
+    """A player whose memory of the running games is kept by checkpoints, so that a resumed run plays the same games."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
+
+
 class NetworkPlayer:
-    """A policy that samples from softmax(logits): one forward for all of its rows."""
+    """A policy that samples from softmax(logits): one forward for all of its rows.
+
+    A policy with a memory (`ActorCritic.state_shape`) has one for each row and player of the table.
+    """
 
     def __init__(self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False):
         self.policy = policy.to(device).eval()
         self.device = device
-        self.merge_rows = merge_rows
+        self.state_shape = tuple(getattr(policy, "state_shape", ()))  # not every module is an ActorCritic
+        self.merge_rows = merge_rows and not self.state_shape
+        self._memory = torch.zeros(0, 0, *self.state_shape)  # [B, P, *S], grown to the table's size
 
     @torch.no_grad()
     def act(self, table: Table, rows: np.ndarray, probs: np.ndarray) -> None:
         obs, legal = torch.from_numpy(table.obs[rows]), torch.from_numpy(table.legal[rows])
+        if self.state_shape:
+            probs[rows] = self._remember(obs, legal, table.player, rows)
+            return
         row = None
         if self.merge_rows:
             first, row = merge_equal_rows(obs, legal)
@@ -76,8 +93,31 @@ class NetworkPlayer:
         chosen = torch.softmax(logits, dim=-1).cpu()
         probs[rows] = (chosen if row is None else chosen[row]).numpy()
 
+    def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Probabilities [n, A] of a policy with memory, which sees these infostates next."""
+        self._grow(len(player), int(player.max()) + 1)
+        where = torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
+        output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
+        self._memory[where] = output.state.float().cpu()
+        return torch.softmax(output.logits.float(), dim=-1).cpu().numpy()
+
+    def _grow(self, num_rows: int, num_players: int) -> None:
+        b, p = self._memory.shape[:2]
+        if b < num_rows or p < num_players:
+            memory = torch.zeros(max(b, num_rows), max(p, num_players), *self.state_shape)
+            memory[:b, :p] = self._memory
+            self._memory = memory
+
     def begin(self, rows: np.ndarray) -> None:
-        """A network has no memory of a game."""
+        rows = rows[rows < len(self._memory)]  # where nothing was seen yet there is nothing to forget
+        self._memory[torch.from_numpy(rows)] = 0.0
+
+    def state_dict(self) -> dict:
+        return {"memory": self._memory.clone()} if self.state_shape else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state:
+            self._memory = state["memory"].clone()
 
 
 class HeuristicPlayer:
@@ -135,6 +175,23 @@ def load_player(
         raise ConfigError(
             f"{path!r}: cannot be built for {game.name} with init_args={arguments} ({type(error).__name__}: {said})"
         ) from error
+
+
+def name_of(spec: Spec) -> str:
+    """The name of who plays so, such as always_call, MySearch(depth=3), leduc-version_0-last; never with slashes.
+
+    Raises:
+        ConfigError: a mapping of something else than class_path and init_args.
+    """
+    if names_a_file(spec):
+        path = Path(spec).absolute()
+        run = path.parents[1] if path.parent.name == "checkpoints" else None
+        return path.stem if run is None else f"{run.parent.name}-{run.name}-{path.stem}"
+    if spec == "random":
+        return "random"
+    path, arguments = path_and_arguments(spec)
+    listed = ",".join(f"{name}={value}" for name, value in arguments.items()).replace("/", "_")
+    return path.rpartition(".")[2] + (f"({listed})" if arguments else "")
 
 
 def names_a_file(spec: Spec) -> bool:

@@ -50,7 +50,7 @@ class TablePolicy(ActorCritic):
         bits = obs.contiguous().view(torch.int32).long()  # all of a float's bits count
         return (bits * self.factors).sum(1)
 
-    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+    def forward(self, obs: Tensor, legal: Tensor, state: Tensor | None = None) -> PolicyOutput:
         """logits [N, A] = log of the table's probabilities, value [N] = 0.
 
         Raises:
@@ -78,7 +78,8 @@ class Sharpened(ActorCritic):
     def __init__(self, game: Game, network: dict, temperature: float):
         super().__init__()
         self.network, self.temperature = build_network(network, game), temperature
+        self.state_shape = self.network.state_shape
 
-    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
-        output = self.network(obs, legal)
-        return PolicyOutput(mask_logits(output.logits / self.temperature, legal), output.value)
+    def forward(self, obs: Tensor, legal: Tensor, state: Tensor | None = None) -> PolicyOutput:
+        output = self.network(obs, legal, state) if self.state_shape else self.network(obs, legal)
+        return output._replace(logits=mask_logits(output.logits / self.temperature, legal))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from envs.game import CHANCE, TERMINAL, Game
 from envs.rng import uniform
 from lit_rl.policy import MASKED
-from lit_rl.rollout import Rollout
+from lit_rl.rollout import Rollout, legal_of
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.replay_file import read
 
@@ -80,23 +80,19 @@ class Position:
         return earned
 
 
-def finished_games(rollout: Rollout, whole_games: bool) -> Iterator[tuple[int, int, int]]:
-    """(row, first step, last step) of each game that ended in the rollout with all its decisions there, by last step.
-
-    `whole_games`: the rollout carries the decisions of games that began in the one before.
-    """
+def finished_games(rollout: Rollout) -> Iterator[tuple[int, int, int]]:
+    """(row, first step, last step) of each game that ended in the rollout and has all its decisions there."""
+    cut = bool(rollout.last_known.any())  # then games that began in the rollout before were not carried
     for last, row in rollout.done[rollout.carried :].nonzero().tolist():
         last += rollout.carried
         outside = rollout.done[:last, row] | ~rollout.played[:last, row]
         first = int(outside.nonzero().max()) + 1 if outside.any() else 0
-        if (first > 0 or whole_games) and rollout.game_stream[first, row] != 0:
+        if (first > 0 or not cut) and rollout.game_stream[first, row] != 0:
             yield row, first, last
 
 
-def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int, extras: Mapping[str, Tensor]) -> dict:
+def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int) -> dict:
     """The game in steps first..last of `row`, its chance outcomes drawn again from where its stream stood.
-
-    `extras`: tensors [T, B, ...] by name.
 
     Raises:
         RuntimeError: the rollout does not follow from the rules.
@@ -111,21 +107,23 @@ def game_record(game: Game, rollout: Rollout, row: int, first: int, last: int, e
         if t > last:
             break
         legal = np.flatnonzero(position.legal()) if position.player >= 0 else np.empty(0, np.int64)
-        action, recorded = int(rollout.action[t, row]), rollout.legal[t, row].nonzero().flatten().numpy()
+        action, bits = int(rollout.action[t, row]), rollout.legal_bits[t, row]
+        recorded = legal_of(bits, rollout.num_actions).nonzero().flatten().numpy()
         if position.player != rollout.player[t, row] or not np.array_equal(legal, recorded) or action not in legal:
             raise RuntimeError(f"{game.name}, env row {row}, step {t}: what was played does not follow from the rules")
         history.append(action)
         position.play(action)
         move = {
             "player": rollout.player[t, row], "legal": legal, "logits": rollout.logits[t, row, legal],
-            "value": rollout.value[t, row], "log_prob": rollout.log_prob[t, row], "rewards": rollout.rewards[t, row],
+            "value": rollout.value[t, row], "log_prob": rollout.log_prob[t, row], "rewards": rollout.outcomes[t, row],
         }  # fmt: skip
         if not rollout.learner[t, row]:
             moves.append({key: move[key] for key in ("player", "legal", "rewards")} | {"opponent": True})
             continue
         if rollout.exploration[t, row] > 0:
             move["exploration"] = rollout.exploration[t, row]
-        moves.append(move | ({"extras": {k: v[t, row] for k, v in extras.items()}} if extras else {}))
+        extras = {name: x[t, row] for name, x in rollout.extras.items()}
+        moves.append(move | ({"extras": extras} if extras else {}))
     return {
         "row": row, "stream": f"{stream:016x}", "carried": max(0, min(rollout.carried, last + 1) - first),
         "temperature": rollout.temperature, "truncated": position.player != TERMINAL, "history": history,

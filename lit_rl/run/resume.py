@@ -1,9 +1,11 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
+import inspect
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 
 import lightning as L
 import numba
@@ -21,9 +23,42 @@ def of_every_rank(trainer: L.Trainer, mine) -> list:
     return ranks
 
 
+def save_plain_hyperparameters(module: L.LightningModule) -> None:
+    """Called in an algorithm's constructor: keep of its arguments what a checkpoint may hold, as plain Python.
+
+    Numbers, texts, lists, dictionaries and dataclasses of them stay; of classes and functions the command line knows
+    class paths, which stay as well; those that only code knows are left out.
+    """
+    module.save_hyperparameters(logger=False, frame=inspect.currentframe().f_back)
+    for name, value in list(module.hparams.items()):
+        try:
+            module.hparams[name] = plain(value)
+        except TypeError:
+            module.hparams.pop(name)
+
+
+def plain(value):
+    """`value` in the types that load with `weights_only=True`: those of jsonargparse are numbers of its own.
+
+    Raises:
+        TypeError: it cannot be said so.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        return int(value) if isinstance(value, int) else float(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    raise TypeError(f"{type(value).__name__} is not plain")
+
+
 def save_state(module: L.LightningModule, checkpoint: dict) -> None:
-    """An algorithm's `on_save_checkpoint`: whose it is (also for the manifest), what bits depend on, and the metrics of
-    the minibatches so far, `module.iteration_metrics` of every rank."""
+    """An algorithm's `on_save_checkpoint`: whose it is (also for the manifest), what bits depend on, and of every rank
+    the metrics of the minibatches so far and what was worked out once for the running rollout (`module.kept`)."""
     checkpoint["run"] = {
         "algorithm": type(module).__name__,
         "game": module.game.name,
@@ -33,7 +68,9 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
         "exports": next(name for name, part in module.named_modules() if part is module.export_policy()),
     }
     checkpoint["surroundings"] = _surroundings(module)
-    checkpoint["iteration_metrics"] = of_every_rank(module.trainer, module.iteration_metrics)
+    mine = {"minibatches": module.meter.minibatches if hasattr(module, "meter") else []}
+    mine["kept"] = dict(getattr(module, "kept", {}))
+    checkpoint["iteration"] = of_every_rank(module.trainer, mine)
 
 
 def load_state(module: L.LightningModule, checkpoint: dict) -> None:
@@ -82,8 +119,13 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
-    ranks = checkpoint["iteration_metrics"]
-    module.iteration_metrics = list(ranks[module.global_rank]) if module.global_rank < len(ranks) else []
+    ranks = checkpoint["iteration"]
+    if module.global_rank < len(ranks):
+        mine = ranks[module.global_rank]
+        if hasattr(module, "meter"):
+            module.meter.minibatches = list(mine["minibatches"])
+        if hasattr(module, "kept"):
+            module.kept = dict(mine["kept"])
     if resumes:
         warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
         warn_of(

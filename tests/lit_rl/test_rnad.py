@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import sys
 import warnings
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import lightning as L
 import pytest
 import torch
 import yaml
-from conftest import small_mlp
+from conftest import grouped, small_mlp
 
 from datamodules.self_play import SelfPlayDataModule
 from envs.vector_env import VectorEnv
 from lit_rl import losses
+from lit_rl.batches import Minibatches
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.references import Magnet, Portfolio, Refreshed
@@ -23,7 +23,6 @@ from lit_rl.rnad import RNaD
 from lit_rl.rollout import collect
 from lit_rl.run.errors import ArtefactError, ConfigError
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 TERMS = ("policy_loss", "value_loss", "entropy", "reference_kl")
 
 
@@ -32,7 +31,7 @@ def fit(tmp_path):
     """(trainer, model, data) for a short run of R-NaD; keyword arguments override any part."""
 
     def build(model=None, data=None, game="envs.kuhn_poker", **trainer):
-        model = RNaD(game, **({"network": small_mlp} | (model or {})))
+        model = RNaD(game, **grouped({"network": small_mlp} | (model or {})))
         data = SelfPlayDataModule(game, **({"num_envs": 64, "num_steps": 8} | (data or {})))
         defaults = dict(
             accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -63,7 +62,7 @@ def first_batch(model, num_envs=64, num_steps=8):
 def test_every_loss_term_has_a_gradient(form, term):
     model = moved(RNaD("envs.kuhn_poker", form=form, network=small_mlp))
     model.training_step(first_batch(model), 0)
-    model.loss_terms[term].backward()
+    model.meter.terms[term].backward()
     head = model.policy.value_head if term == "value_loss" else model.policy.policy_head
     assert head.weight.grad.abs().sum() > 0
 
@@ -90,9 +89,8 @@ def test_the_formula():
 @pytest.mark.parametrize("visit_exponent", [None, 0.5])
 def test_without_reference_it_is_ppo(visit_exponent):
     """alpha = 0: the same loss and the same gradient to the last bit."""
-    options = dict(
-        network=small_mlp, entropy_coef=0.1, clip=0.1, update_epochs=2, num_minibatches=2, visit_exponent=visit_exponent
-    )
+    minibatches = Minibatches(update_epochs=2, num_minibatches=2, visit_exponent=visit_exponent)
+    options = dict(network=small_mlp, entropy_coef=0.1, clip=0.1, minibatches=minibatches)
     torch.manual_seed(3)
     ours = RNaD("envs.kuhn_poker", reference_coef=0.0, **options)
     torch.manual_seed(3)
@@ -127,10 +125,10 @@ def test_regularisation_pulls_towards_the_reference(form):
     batch = batch._replace(advantages=torch.zeros_like(batch.advantages))
     optimizer = torch.optim.SGD(model.policy.parameters(), lr=1e-2)
     model.training_step(batch, 0).backward()
-    before = model.loss_terms["reference_kl"].item()
+    before = model.meter.terms["reference_kl"].item()
     optimizer.step()
     model.training_step(batch, 0)
-    assert model.loss_terms["reference_kl"].item() < before
+    assert model.meter.terms["reference_kl"].item() < before
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -223,7 +221,8 @@ def test_neurd_loss_by_hand(visit_exponent):
 
     With weights, n(s, a) / n(s) stands for mu(a_t), and an infostate counts the root of its visits.
     """
-    model = moved(RNaD("envs.kuhn_poker", "neurd", small_mlp, eta=0.3, entropy_coef=0.1, visit_exponent=visit_exponent))
+    minibatches = Minibatches(update_epochs=2, num_minibatches=1, visit_exponent=visit_exponent)
+    model = moved(RNaD("envs.kuhn_poker", "neurd", small_mlp, eta=0.3, entropy_coef=0.1, minibatches=minibatches))
     batch = first_batch(moved(model))
     model.training_step(batch, 0)
     output = model.policy(batch.obs, batch.legal)
@@ -247,7 +246,7 @@ def test_neurd_loss_by_hand(visit_exponent):
         centre = sum(math.exp(log_pi[s][b]) * q[b] for b in range(2))
         logits = output.logits[s].tolist()
         total -= weight / mean * sum((logits[b] - sum(logits) / 2) * (q[b] - centre) for b in range(2))
-    assert model.loss_terms["policy_loss"].item() == pytest.approx(total / len(decisions), rel=1e-3, abs=1e-5)
+    assert model.meter.terms["policy_loss"].item() == pytest.approx(total / len(decisions), rel=1e-3, abs=1e-5)
 
 
 def test_neurd_force_by_hand():
@@ -274,7 +273,7 @@ def test_neurd_moves_a_rare_action_as_far_as_a_common_one():
 @pytest.mark.parametrize("game", ["matching_pennies", "biased_rps"])
 def test_the_last_iterate_converges_where_ppo_circles(game):
     """The picture of the README, shortened: from the same weights, by the same games."""
-    from trajectory import EQUILIBRIUM, last_iterates
+    from scripts.trajectory import EQUILIBRIUM, last_iterates
 
     ppo, distance = last_iterates("PPO", game, 250)
     assert distance[-50:].mean() > 0.6 and distance[-100:].min() > 0.2
@@ -301,7 +300,7 @@ init_args: {capacity: 2, add_every: 1, main: {class_path: lit_rl.references.Refr
 
 
 def command(tmp_path, *args):
-    config = yaml.safe_load((Path(__file__).parent.parent / "configs" / "kuhn_rnad.yaml").read_text())
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "kuhn_rnad.yaml").read_text())
     config["model"]["init_args"]["reference"] = yaml.safe_load(PORTFOLIO)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     return [

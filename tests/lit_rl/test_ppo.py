@@ -5,11 +5,11 @@ import copy
 import lightning as L
 import pytest
 import torch
-from conftest import small_mlp
+from conftest import grouped, small_mlp
 
 from envs.vector_env import VectorEnv
 from lit_rl import losses
-from lit_rl.policy import exact_metrics
+from lit_rl.evaluation import exact_metrics
 from lit_rl.ppo import PPO
 from lit_rl.rollout import collect
 
@@ -21,8 +21,8 @@ class Spy(L.Callback):
         self.metrics, self.weights, self.validations = [], [], 0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if pl_module.iteration_metrics:
-            self.metrics.append({k: float(v) for k, v in pl_module.iteration_metrics[-1].items()})
+        if pl_module.meter.minibatches:
+            self.metrics.append({k: float(v) for k, v in pl_module.meter.minibatches[-1].items()})
         self.weights.append(torch.cat([p.detach().flatten().clone() for p in pl_module.policy.parameters()]))
 
     def on_validation_end(self, trainer, pl_module):
@@ -38,9 +38,9 @@ def test_first_ratio_is_one(make_fit, precision, temperature):
         {"sampling_temperature": temperature, "num_minibatches": 1}, max_epochs=1, precision=precision, callbacks=[spy]
     )
     trainer.fit(model, data)
-    assert abs(spy.metrics[0]["approx_kl"]) < 1e-9
+    assert abs(spy.metrics[0]["approx_kl"]) < 1e-7
     assert spy.metrics[0]["clip_fraction"] == 0
-    assert spy.metrics[1]["approx_kl"] > 1e-9  # and not 0 forever
+    assert spy.metrics[1]["approx_kl"] > 1e-7  # and not 0 forever
 
 
 @pytest.mark.parametrize("term", ["policy_loss", "value_loss", "entropy"])
@@ -53,7 +53,7 @@ def test_every_loss_term_has_a_gradient(make_fit, term):
         for p in model.policy.parameters():
             p.add_(0.1 * torch.randn_like(p))  # entropy is at its maximum, where its gradient is 0, when untrained
     model.training_step(batch, 0)
-    model.loss_terms[term].backward()
+    model.meter.terms[term].backward()
     head = model.policy.value_head if term == "value_loss" else model.policy.policy_head
     assert head.weight.grad.abs().sum() > 0
 
@@ -144,9 +144,9 @@ def test_advantage_normalisation(make_fit, normalize):
     batch = next(model.make_batches(rollout, torch.Generator().manual_seed(0)))
     batch = batch._replace(log_prob=batch.log_prob + 0.1 * torch.randn(len(batch.row)))
     model.training_step(batch, 0)
-    once = model.loss_terms["policy_loss"].item()
+    once = model.meter.terms["policy_loss"].item()
     model.training_step(batch._replace(advantages=10 * batch.advantages), 0)
-    assert model.loss_terms["policy_loss"].item() == pytest.approx(once if normalize else 10 * once, rel=1e-3)
+    assert model.meter.terms["policy_loss"].item() == pytest.approx(once if normalize else 10 * once, rel=1e-3)
 
 
 def test_one_decision_per_minibatch(make_fit):
@@ -221,7 +221,7 @@ def test_gradient_of_entropy_points_to_uniform():
 )
 def test_ranges_hold_in_python_too(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}"):
-        PPO("envs.kuhn_poker", **{argument: value})
+        PPO("envs.kuhn_poker", **grouped({argument: value}))
 
 
 class SaveAt(L.Callback):

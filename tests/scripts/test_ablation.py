@@ -2,23 +2,20 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+ROOT = Path(__file__).parents[2]
 LEDUC = ROOT / "configs" / "leduc_rnad.yaml"
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["plain PPO", "single reference", "portfolio diverse", "portfolio mixture"])
 def test_variants_run(name, tmp_path):
-    from ablation import VARIANTS, with_overlay
-
     from lit_rl.cli import main
+    from scripts.ablation import VARIANTS, with_overlay
 
     path = tmp_path / "config.yaml"
     path.write_text(with_overlay(LEDUC, VARIANTS[name], None))
@@ -37,7 +34,7 @@ def test_variants_run(name, tmp_path):
 
 
 def test_a_finished_run_is_not_repeated_unless_its_config_changed(tmp_path, monkeypatch):
-    import ablation
+    from scripts import ablation
 
     runs = []
 
@@ -61,7 +58,7 @@ def test_a_finished_run_is_not_repeated_unless_its_config_changed(tmp_path, monk
 
 
 def test_the_table_compares_seed_by_seed():
-    from ablation import table
+    from scripts.ablation import table
 
     text = table({"a": [1.0, 2.0, 4.0], "b": [2.0, 2.0, 2.0]}, against="a").splitlines()
     assert "75 % interval" in text[0] and text[1].split()[:3] == ["a", "2.0000", "4.0000"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_rl.policy import exact_metrics
+from lit_rl.evaluation import exact_metrics
 
 
 class FixedLogits(torch.nn.Module):

@@ -10,7 +10,7 @@ import torch
 from envs.vector_env import VectorEnv
 from lit_rl.networks import MLP
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
-from lit_rl.rollout import collect
+from lit_rl.rollout import Collecting, collect, explorer_seat
 
 FIRST_LOSSES = [  # of `make_fit`, before there were opponents
     0.4381983876, 0.0698888972, 0.4461776614, 0.4780222774, 0.2627958059, 0.3251066208, 0.3480656743, 0.4118788838,
@@ -26,7 +26,13 @@ def network(leduc):
 @pytest.mark.parametrize("merge_rows", [True, False])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_stored_numbers_are_those_of_the_policy(leduc, network, merge_rows, temperature):
-    r = collect(VectorEnv(leduc, 64, seed=1), network, 6, temperature=temperature, merge_rows=merge_rows)
+    r = collect(
+        VectorEnv(leduc, 64, seed=1),
+        network,
+        6,
+        keep_logits=True,
+        collecting=Collecting(temperature=temperature, merge_rows=merge_rows),
+    )
     output = network(r.obs.flatten(0, 1), r.legal.flatten(0, 1))
     log_probs = torch.log_softmax(output.logits / temperature, -1)
     assert torch.allclose(r.logits.flatten(0, 1), output.logits / temperature, atol=1e-5)
@@ -39,16 +45,27 @@ def test_stored_numbers_are_those_of_the_policy(leduc, network, merge_rows, temp
 def test_an_exploring_player_draws_uniformly_and_log_probs_say_so(leduc, network):
     """With exploration 1, 0.5 and 0 in turn: log-probs of the mixture, frequencies to match."""
     torch.nn.init.normal_(network.policy_head.weight, std=2.0)
-    exploration = torch.zeros(3000, 2)
-    exploration[:1000, 0], exploration[1000:2000, 1] = 1.0, 0.5
-    r = collect(VectorEnv(leduc, 3000, seed=5), network, 1, exploration=exploration, merge_rows=True)
-    assert torch.equal(r.exploration[0], exploration.gather(1, r.player[0].long()[:, None])[:, 0])
+    everybody, one, nobody = (
+        collect(
+            VectorEnv(leduc, 1000, seed=5), network, 1, keep_logits=True, collecting=Collecting(**how, merge_rows=True)
+        )
+        for how in ({"exploration": 0.5}, {"exploration": 1.0, "explorers": "one"}, {})
+    )
+    explorer = explorer_seat(1000, 2).float()
+    assert torch.equal(one.exploration[0], explorer.gather(1, one.player[0].long()[:, None])[:, 0])
+    assert (everybody.exploration == 0.5).all() and (nobody.exploration == 0).all()
+    for r in (everybody, one, nobody):
+        check_exploration(leduc, r)
+
+
+def check_exploration(leduc, r):
     policy, uniform = r.logits[0].softmax(-1), r.legal[0] / r.legal[0].sum(-1, keepdim=True)
     mixed = policy + r.exploration[0, :, None] * (uniform - policy)
     assert torch.allclose(r.log_prob[0], mixed.gather(1, r.action[0, :, None]).log()[:, 0], atol=1e-5)
-    for rows in (slice(0, 1000), slice(1000, 2000), slice(2000, 3000)):
-        drawn = torch.nn.functional.one_hot(r.action[0, rows], leduc.num_actions).float().mean(0)
-        assert torch.allclose(drawn, mixed[rows].mean(0), atol=0.06)
+    for rows in (r.exploration[0] == 1, r.exploration[0] < 1):
+        if rows.any():
+            drawn = torch.nn.functional.one_hot(r.action[0, rows], leduc.num_actions).float().mean(0)
+            assert torch.allclose(drawn, mixed[rows].mean(0), atol=0.06)
     assert (policy - uniform).abs().max() > 0.3
 
 
@@ -126,7 +143,7 @@ def test_mlp(leduc, shared):
     network = MLP(leduc, hidden=(32, 16), shared=shared)
     obs = torch.randint(0, 2, (5, 30), dtype=torch.uint8)
     legal = torch.tensor([[False, True, True]] * 5)
-    logits, value = network(obs, legal)
+    logits, value = network(obs, legal)[:2]
     assert logits.shape == (5, 3) and value.shape == (5,)
     assert (logits[:, 0] == MASKED).all() and logits[:, 1:].abs().max() < 0.2  # the policy head starts small
     assert (network.value_trunk is network.policy_trunk) == shared
@@ -145,6 +162,9 @@ class Nobody:
     def act(self, env, probs):
         raise AssertionError("nobody has nothing to do")
 
+    def extras(self, env):
+        return {}
+
     def stepped(self, env):
         pass
 
@@ -152,7 +172,8 @@ class Nobody:
 @pytest.mark.parametrize("merge_rows", [True, False])
 def test_opponents_in_no_seat_change_no_bit(leduc, network, merge_rows):
     alone, beside = (
-        collect(VectorEnv(leduc, 64, seed=1), network, 9, opponents=o, merge_rows=merge_rows) for o in (None, Nobody())
+        collect(VectorEnv(leduc, 64, seed=1), network, 9, opponents=o, collecting=Collecting(merge_rows=merge_rows))
+        for o in (None, Nobody())
     )
     for f in dataclasses.fields(alone):
         mine, theirs = getattr(alone, f.name), getattr(beside, f.name)
@@ -180,8 +201,8 @@ def test_opponents_act_in_their_rows_and_leave_filler(leduc, network, merge_rows
     for _ in range(3):
         seats = strangers.seat.copy()
         r = collect(
-            env, network, 5, opponents=strangers, previous=previous, temperature=0.5, merge_rows=merge_rows,
-            exploration=torch.full((64, 2), 0.25),
+            env, network, 5, opponents=strangers, previous=previous, keep_logits=True,
+            collecting=Collecting(temperature=0.5, exploration=0.25, merge_rows=merge_rows),
         )  # fmt: skip
         theirs = r.played & ~r.learner
         assert (r.learner[r.carried] == torch.from_numpy(seats != r.player[r.carried].numpy())).all()
@@ -195,4 +216,5 @@ def test_opponents_act_in_their_rows_and_leave_filler(leduc, network, merge_rows
         assert torch.allclose(r.logits[r.learner], output.logits / 0.5, atol=1e-5)
         assert torch.allclose(r.value[r.learner], output.value, atol=1e-5)
         assert (r.exploration[r.learner & r.played] == 0.25).all()
+        assert torch.equal(r.extras["theirs"][r.carried], torch.from_numpy(seats))
         previous = r

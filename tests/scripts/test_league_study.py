@@ -2,14 +2,12 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+ROOT = Path(__file__).parents[2]
 
 
 def arguments(**changes):
@@ -23,7 +21,7 @@ def arguments(**changes):
 @pytest.mark.parametrize("algorithm", ["PPO", "R-NaD"])
 @pytest.mark.parametrize("way", ["self-play", "past", "pfsp", "exploiters", "oracle"])
 def test_a_way_spends_the_decisions_it_has(algorithm, way):
-    from league_study import config_of, decisions_per_iteration
+    from scripts.league_study import config_of, decisions_per_iteration
 
     config = yaml.safe_load(config_of(algorithm, way, arguments()))
     own = config["trainer"]["max_epochs"] * decisions_per_iteration(config)
@@ -43,9 +41,8 @@ def test_a_way_spends_the_decisions_it_has(algorithm, way):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("way", ["past", "oracle"])
 def test_ways_run_on_a_small_budget_and_are_not_repeated(way, tmp_path, monkeypatch):
-    import league_study
-
     from lit_rl.cli import main
+    from scripts import league_study
 
     runs = []
 

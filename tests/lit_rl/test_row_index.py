@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from lit_rl import losses
+from lit_rl.batches import infostate_weights
 from lit_rl.networks import MLP
-from lit_rl.row_index import infostate_weights, merge_equal_rows
+from lit_rl.row_index import merge_equal_rows
 
 
 def test_twin():

@@ -1,0 +1,109 @@
+"""The one page between algorithm, data and watchers: what is asked of an algorithm, and what it may ask for.
+
+An algorithm is a LightningModule in one file. The datamodule plays its `policy` and hands it rollouts; callbacks,
+leagues, checkpoints and evaluation use what stands here and nothing else. `tests/reinforce.py` is the guide: sixty
+lines that are trained, resumed, validated, exported, seated in a league and replayed.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from envs.game import Game
+from lit_rl.meter import Meter
+from lit_rl.rollout import Collecting, Rollout
+from lit_rl.run.errors import ConfigError
+
+
+class Algorithm(Protocol):
+    """A LightningModule that learns from rollouts. Required, besides Lightning's training_step and
+    configure_optimizers:"""
+
+    game: Game
+    policy: Any  # (obs, legal, state=None) -> PolicyOutput, with parameters(); it plays
+    decisions: Tensor  # scalar int64 buffer: decisions sampled so far over all ranks; the datamodule adds to it
+
+    @property
+    def batches_per_iteration(self) -> int:
+        """So many batches `make_batches` yields."""
+
+    def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator:
+        """What `training_step` gets, in order; the same again for the same rollout and generator, also after a resume
+        in mid-iteration, when the weights are newer: what depends on weights is worked out once and kept."""
+
+    def export_policy(self) -> nn.Module:
+        """What a user would ship, right at any time: a submodule of the algorithm."""
+
+    # Taken over as they are: `on_save_checkpoint, on_load_checkpoint = save_state, load_state` (`lit_rl.run.resume`).
+    def on_save_checkpoint(self, checkpoint: dict) -> None: ...
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None: ...
+
+    # Optional:
+    # collecting: Collecting             how it wants its rollouts
+    # meter: Meter                       loss terms of minibatches, logged once per iteration, kept by checkpoints
+    # prepare(iteration, seed)           called on every rank before each rollout; the seed is the run's, on all ranks
+    # validation_step = test_step = evaluation_step; predict_step = table_step       (`lit_rl.evaluation`)
+    # save_plain_hyperparameters(self)   in its constructor: exported policies say how their network is built
+
+
+REQUIRED = {
+    "game": "the game or its interface, as load_game(game) returns it",
+    "policy": "(obs, legal, state=None) -> PolicyOutput; what plays",
+    "decisions": "register_buffer('decisions', torch.zeros((), dtype=torch.int64))",
+    "batches_per_iteration": "how many batches make_batches yields",
+    "make_batches": "(rollout, generator) -> Iterator of what training_step gets",
+    "export_policy": "() -> the submodule that a user would ship",
+    "on_save_checkpoint": "on_save_checkpoint = lit_rl.run.resume.save_state, or a method that calls it",
+    "on_load_checkpoint": "on_load_checkpoint = lit_rl.run.resume.load_state, or a method that calls it",
+}
+
+
+def check_algorithm(module: L.LightningModule) -> None:
+    """Hold a module against this page, before anything is compiled or collected.
+
+    Raises:
+        ConfigError: names the first thing that is missing or not as it should be, and what it should be.
+    """
+    name = type(module).__name__
+
+    def refuse(member: str, why: str) -> None:
+        raise ConfigError(f"model={name}: {member} {why}; {REQUIRED[member]} (lit_rl/algorithm.py)")
+
+    for member in REQUIRED:
+        if member.startswith("on_"):
+            if getattr(type(module), member) is getattr(L.LightningModule, member):
+                refuse(member, "is missing")
+        elif not hasattr(module, member):
+            refuse(member, "is missing")
+    if not isinstance(module.game, Game):
+        refuse("game", f"is a {type(module.game).__name__}")
+    decisions = dict(module.named_buffers()).get("decisions")
+    if decisions is None or decisions.dtype != torch.int64 or decisions.shape != ():
+        refuse("decisions", "is no scalar int64 buffer")
+    if not isinstance(module.batches_per_iteration, int) or module.batches_per_iteration < 1:
+        refuse("batches_per_iteration", f"is {module.batches_per_iteration!r}, not a positive int")
+    for member in ("policy", "make_batches", "export_policy"):
+        if not callable(getattr(module, member)):
+            refuse(member, "cannot be called")
+    if next(iter(module.policy.parameters()), None) is None:
+        refuse("policy", "has no parameters")
+    exported = module.export_policy()
+    if not any(part is exported for part in module.modules()):
+        refuse("export_policy", f"returns a {type(exported).__name__} that is no submodule, so no checkpoint holds it")
+    for member, kind in (("collecting", Collecting), ("meter", Meter)):
+        if not isinstance(getattr(module, member, kind()), kind):
+            raise ConfigError(f"model={name}: {member} is a {type(getattr(module, member)).__name__}, not {kind}")
+
+
+def collecting_of(module: L.LightningModule) -> Collecting:
+    """How the algorithm wants its rollouts, as of now: schedules may have changed it."""
+    return getattr(module, "collecting", None) or Collecting()
+
+
+def rollout_of(trainer: L.Trainer) -> Rollout | None:
+    """The rollout of the running iteration, for callbacks; None before the first."""
+    return getattr(trainer.train_dataloader, "rollout", None)

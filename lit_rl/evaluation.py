@@ -1,0 +1,252 @@
+"""What is measured of the policy that an algorithm exports: a list of jobs, named by class path in `data.evaluation`.
+
+`Exact` walks the whole game tree; `Matches` plays against opponents, in games of any size. The same list serves fit,
+validate and test, the best checkpoint (`ModelCheckpoint(monitor=...)`), summary.json and the learning curve, whose
+first job is the headline. Letters: N rows, A actions, R infostates, G games.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor, nn
+
+from envs.exact import GameTooLargeError, GameTree
+from envs.game import Game
+from envs.rng import derive_key
+from lit_rl.league.match import Match, play_match
+from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
+from lit_rl.run.errors import ConfigError, check_ranges
+
+EVALUATION_STREAM = 13
+
+
+class Evaluation:
+    """One job: the type that evaluations subclass. Built from YAML, opened once, then called with policies.
+
+    Attributes:
+        headline: the metric that says most, as it is logged.
+        label: the same in words, with its unit; `short` in one word.
+        logarithmic: how the learning curve shows it.
+    """
+
+    headline = label = short = ""
+    logarithmic = False
+
+    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
+        """Prepare for this game, before the first call; `seed` is of all randomness in here.
+
+        Raises:
+            ConfigError: it cannot be measured of this game.
+        """
+        raise TypeError(f"{type(self).__name__} does not define open(game, seed, truncate_after)")
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        """eval/<name>: what is measured of a policy, (obs, legal) -> PolicyOutput; its mode and place stay."""
+        raise TypeError(f"{type(self).__name__} does not define __call__(policy)")
+
+    def lines(self, metrics: Mapping[str, float]) -> list[str]:
+        """What a run prints at its end."""
+        return [f"{name:30} {value:.6f}" for name, value in metrics.items()]
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        """What summary.json says."""
+        return {name.removeprefix("eval/"): value for name, value in metrics.items()}
+
+    def yardsticks(self) -> dict[str, float]:
+        """Values of `headline` to compare with, by their name in the picture."""
+        return {}
+
+
+class Exact(Evaluation):
+    """NashConv by the whole game tree: `eval/nash_conv`, `eval/exploitability` and each player's expected return.
+
+    Args:
+        max_nodes: refuse games with more histories than this.
+
+    Attributes:
+        tree: the game's tree, once opened.
+    """
+
+    headline, label, short = "eval/nash_conv", "NashConv (reward units per game)", "NashConv"
+    logarithmic = True
+
+    def __init__(self, max_nodes: PositiveInt = 2_000_000):
+        check_ranges(Exact.__init__, locals())
+        self.max_nodes, self.tree = int(max_nodes), None
+
+    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
+        if self.tree is not None:
+            return
+        try:
+            self.tree = GameTree(game, self.max_nodes)
+        except GameTooLargeError as error:
+            raise ConfigError(
+                f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
+            ) from None
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
+        return exact_metrics(policy, self.tree)
+
+    def lines(self, metrics: Mapping[str, float]) -> list[str]:
+        uniform = self.tree.evaluate(self.tree.uniform_policy())
+        return [
+            f"NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})",
+            f"exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})",
+            f"expected return of player 0  {metrics['eval/return_player_0']:+.6f}",
+        ]
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        return {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
+
+    def yardsticks(self) -> dict[str, float]:
+        """The uniform policy, and where it applies CFR+ after 1,000 iterations."""
+        tree, found = self.tree, {}
+        found["uniform policy"] = tree.evaluate(tree.uniform_policy()).nash_conv
+        if tree.num_infosets == tree.num_rows and tree.game.zero_sum and tree.game.num_players == 2:
+            found["CFR+ (tabular)"] = tree.evaluate(tree.cfr_plus(1000)).nash_conv
+        return {name: value for name, value in found.items() if value > 0}
+
+
+class Matches(Evaluation):
+    """Games against opponents, no league needed: every seat (of teams: every team) equally often, the same deals each
+    time. Logs `eval/win_rate/<opponent>` (draws count half) and `eval/return/<opponent>` (reward units per game), the
+    mean over the opponents and the worst of them. summary.json has 95 % intervals, Wilson's for win rates.
+
+    Args:
+        opponents: as `data.opponents` of a league: random, import paths of heuristics or players, player files,
+            checkpoints.
+        games: against each.
+        metric: win_rate or return: which one the headline is the worst opponent's of.
+    """
+
+    def __init__(self, opponents: Sequence[str], games: PositiveInt = 1000, metric: str = "win_rate"):
+        check_ranges(Matches.__init__, locals())
+        if not opponents:
+            raise ConfigError("evaluation: Matches needs opponents, such as [random]")
+        if metric not in ("win_rate", "return"):
+            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use win_rate or return")
+        self.opponents, self.games, self.metric = list(opponents), int(games), metric
+        self.headline, self.short = f"eval/{metric}/worst", "worst win rate" if metric == "win_rate" else "worst return"
+        self.label = "win rate against the worst opponent"
+        if metric == "return":
+            self.label = "return against the worst opponent (reward units per game)"
+        self.players: dict[str, Player] = {}
+        self.matches: dict[str, Match] = {}  # of the last call
+
+    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
+        self.game, self.seed, self.truncate_after = game, int(seed), truncate_after
+        if not self.players:
+            self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        training, device = policy.training, next(policy.parameters()).device
+        learner = NetworkPlayer(policy, device)
+        for i, (name, player) in enumerate(self.players.items()):
+            seed = derive_key(self.seed, EVALUATION_STREAM, i)
+            self.matches[name] = play_match(self.game, learner, player, self.games, seed, self.truncate_after)
+        policy.train(training)
+        metrics = {}
+        for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
+            values = {name: of(match) for name, match in self.matches.items()}
+            metrics |= {f"eval/{metric}/{name}": value for name, value in values.items()}
+            metrics[f"eval/{metric}/mean"] = float(np.mean(list(values.values())))
+            metrics[f"eval/{metric}/worst"] = min(values.values())
+        return metrics
+
+    def lines(self, metrics: Mapping[str, float]) -> list[str]:
+        width = max(len(name) for name in self.matches)
+        found = []
+        for name, match in self.matches.items():
+            low, high = match.win_interval()
+            less, more = match.return_interval()
+            found.append(
+                f"against {name:{width}}  win rate {match.win_rate:.3f} [{low:.3f}, {high:.3f}]   return "
+                f"{match.mean_return:+.3f} [{less:+.3f}, {more:+.3f}]"
+            )
+        return [
+            *found,
+            f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",
+        ]
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        against = {
+            name: {
+                "games": int(match.games.sum()),
+                "win_rate": match.win_rate,
+                "win_rate_interval": list(match.win_interval()),
+                "return": match.mean_return,
+                "return_interval": list(match.return_interval()),
+            }
+            for name, match in self.matches.items()
+        }
+        return {"win_rate": metrics["eval/win_rate/mean"], "worst_win_rate": metrics["eval/win_rate/worst"]} | {
+            "against": against
+        }
+
+    def yardsticks(self) -> dict[str, float]:
+        return {"even": 0.5 if self.metric == "win_rate" else 0.0}
+
+
+def open_evaluation(
+    jobs: Sequence[Evaluation] | None, game: Game, seed: int, truncate_after: int | None, needed: bool
+) -> list[Evaluation]:
+    """The jobs, ready; None stands for `Exact` where the game is small enough.
+
+    Raises:
+        ConfigError: a job that cannot be done for this game; or `needed`, and the game is too large for `Exact`.
+    """
+    opened = [Exact()] if jobs is None else list(jobs)
+    try:
+        for job in opened:
+            job.open(game, seed, truncate_after)
+    except ConfigError as error:
+        if jobs is not None or needed:
+            raise
+        warnings.warn(f"nothing is evaluated. {error}", stacklevel=3)
+        return []
+    return opened
+
+
+def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) -> None:
+    """An algorithm's `validation_step` and `test_step`."""
+    module.log_dict(job(module.export_policy()), batch_size=1)
+
+
+def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
+    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate."""
+    return torch.from_numpy(policy_table(module.export_policy(), job.tree))
+
+
+@torch.no_grad()
+def policy_table(policy: nn.Module, tree: GameTree, chunk: int = 65_536) -> np.ndarray:
+    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+    device = next(policy.parameters()).device
+    obs, legal = torch.from_numpy(tree.obs), torch.from_numpy(tree.legal)
+    training = policy.training
+    policy.eval()
+    with torch.autocast(device.type, enabled=False):
+        logits = [policy(o.to(device), m.to(device)).logits for o, m in zip(obs.split(chunk), legal.split(chunk))]
+    policy.train(training)
+    return torch.softmax(torch.cat(logits).double(), dim=-1).cpu().numpy()
+
+
+def exact_metrics(policy: nn.Module, tree: GameTree) -> dict[str, float]:
+    """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units.
+
+    Raises:
+        FloatingPointError: a NashConv that no policy of this game can have.
+    """
+    evaluation = tree.evaluate(policy_table(policy, tree))
+    most = 2 * tree.game.num_players * tree.game.max_return  # each gains at most from -max_return to max_return
+    if not -1e-9 * most <= evaluation.nash_conv <= most:
+        raise FloatingPointError(
+            f"eval/nash_conv={evaluation.nash_conv} of {tree.game.name} lies outside [0, {most}]: the policy's output "
+            "or the game's max_return is wrong"
+        )
+    metrics = {"eval/nash_conv": evaluation.nash_conv, "eval/exploitability": evaluation.exploitability}
+    return metrics | {f"eval/return_player_{p}": float(r) for p, r in enumerate(evaluation.returns)}

@@ -1,0 +1,60 @@
+"""RunSummary: what a run leaves in its folder and on the screen."""
+
+import json
+
+import pytest
+from conftest import small_mlp
+from lightning.pytorch.loggers import CSVLogger
+
+from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.run_progress import RunProgress
+from callbacks.run_summary import RunSummary, thin
+from lit_rl.ppo import PPO
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
+
+
+def test_a_run_leaves_its_files(make_fit, tmp_path, capsys):
+    trainer, model, data = make_fit(
+        {"ema_decay": 0.9}, callbacks=[RunSummary(), RunProgress(), LastCheckpoint()], max_epochs=4,
+        enable_progress_bar=True, enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
+        logger=CSVLogger(tmp_path, name="", flush_logs_every_n_steps=1),
+    )  # fmt: skip
+    trainer.fit(model, data)
+    run = tmp_path / "version_0"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["game"] == "kuhn_poker" and summary["algorithm"] == "PPO" and summary["decisions"] == 4 * 512
+    assert 0 < summary["nash_conv"] < 2 and summary["exploitability"] == pytest.approx(summary["nash_conv"] / 2)
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "eval/nash_conv" in (run / "metrics.csv").read_text().splitlines()[0]
+    output = capsys.readouterr().out
+    assert f"NashConv        {summary['nash_conv']:.6f}   (uniform policy 0.916667)" in output
+    assert "exploitability" in output and "uniform policy 0.458333" in output
+    assert "iteration 4/4" in output
+
+    reloaded = PPO.load_from_checkpoint(summary["checkpoint"], network=small_mlp)
+    assert int(reloaded.decisions) == summary["decisions"]
+    table = reloaded.export_policy()
+    from lit_rl.evaluation import exact_metrics
+
+    assert exact_metrics(table, data.tree)["eval/nash_conv"] == pytest.approx(summary["nash_conv"], abs=1e-12)
+
+
+def test_a_long_learning_curve_keeps_its_ends_and_its_shape():
+    curve = []
+    for i in range(1000):
+        curve.append([float(i), i / 2])
+        thin(curve, 60)
+        assert curve[0][0] == 0 and curve[-1][0] == i and len(curve) == min(i + 1, 60)
+    gaps = [b[0] - a[0] for a, b in zip(curve, curve[1:])]
+    assert max(gaps) <= 32 and min(gaps[:-1]) >= 8  # 1000 / 60 = 17 were they even
+    assert all(y == x / 2 for x, y in curve)
+
+
+def test_a_run_with_lightnings_default_checkpoint_ends_well(make_fit, tmp_path):
+    """Its ModelCheckpoint has no monitor, so there is no best one."""
+    trainer, model, data = make_fit(
+        callbacks=[RunSummary(plot=False)], enable_checkpointing=True, logger=CSVLogger(tmp_path, name="")
+    )
+    trainer.fit(model, data)
+    summary = json.loads((tmp_path / "version_0" / "summary.json").read_text())
+    assert "best_checkpoint" not in summary and summary["nash_conv"] > 0

@@ -1,0 +1,162 @@
+"""Going on from a checkpoint: from any minibatch, with odd rhythms, on two ranks, in a branch, always the same bits."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from harness import ROOT, RUNS, digest, feed, fit_arguments, last_line, resume_arguments
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # fork of a process with threads
+]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, precision):
+    """Stopped after each minibatch of some iterations, first, middle and last ones: always the same bits."""
+    short = ["--trainer.precision", precision, "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2"]
+    name = "leduc_ppo"  # four minibatches per iteration
+    assert litrl(fit_arguments(name, tmp_path / "whole") + short, tmp_path / "log") == 0
+    reference = digest(tmp_path / "whole" / "version_0")
+    for number in (0, 3, 4, 5, 6, 7, 11, 18, 22):
+        root = tmp_path / str(number)
+        assert litrl(fit_arguments(name, root) + short, tmp_path / "log", sabotage=("stop_after_batch", number)) == 143
+        assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
+        assert digest(root / "version_0") == reference, number
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        ["--trainer.accumulate_grad_batches", "2"],
+        ["--trainer.limit_train_batches", "3"],
+        ["--trainer.val_check_interval", "2"],
+    ],
+    ids=lambda odd: odd[0],
+)
+def test_trainers_with_odd_rhythms(litrl, tmp_path, odd):
+    """Stopped in the middle of accumulated gradients, short of a rollout's last batch, where a validation is due."""
+    short = ["--trainer.max_epochs", "5", "--trainer.check_val_every_n_epoch", "1", *odd]
+    assert litrl(fit_arguments("leduc_ppo", tmp_path / "whole") + short, tmp_path / "log") == 0
+    for number in (4, 5, 6):
+        root = tmp_path / str(number)
+        args = fit_arguments("leduc_ppo", root) + short
+        assert litrl(args, tmp_path / "log", sabotage=("stop_after_batch", number)) == 143
+        assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
+        assert digest(root / "version_0") == digest(tmp_path / "whole" / "version_0"), number
+
+
+def test_a_run_that_stopped_early_stays_as_it_is(litrl, tmp_path):
+    """EarlyStopping ended it; going on from its last checkpoint does not train on."""
+    early = [
+        "--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "eval/nash_conv",
+        "--trainer.callbacks.patience", "1", "--trainer.callbacks.min_delta", "5",
+    ]  # fmt: skip
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path) + early, tmp_path / "log") == 0
+    folder = tmp_path / "version_0"
+    before, iterations = digest(folder), json.loads((folder / "status.json").read_text())["iteration"]
+    assert iterations < 60
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0
+    assert json.loads((folder / "status.json").read_text())["iteration"] == iterations
+    assert digest(folder) == before
+
+
+def test_a_branch_killed_before_its_first_checkpoint_begins_where_it_began(litrl, tmp_path, undisturbed):
+    start = str(undisturbed["kuhn_ppo"][2] / "checkpoints" / "best.ckpt")
+    branch = ["--ckpt_path", start]
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path / "a") + branch, tmp_path / "log") == 0
+    killed = litrl(fit_arguments("kuhn_ppo", tmp_path / "b") + branch, tmp_path / "log", sabotage=("die_at_start",))
+    assert killed == -signal.SIGKILL
+    assert litrl(resume_arguments(tmp_path / "b" / "version_0"), tmp_path / "log") == 0
+    assert digest(tmp_path / "b" / "version_0") == digest(tmp_path / "a" / "version_0")
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(litrl, tmp_path, undisturbed):
+    """With schedules that do not depend on the length; the end of a run is a border like any other."""
+    constant = ["--model.lr_schedule", "null", "--config", "constant.yaml"]
+    (tmp_path / "constant.yaml").write_text("trainer: {callbacks: []}\n")
+    constant[-1] = str(tmp_path / "constant.yaml")
+    base = [*RUNS["kuhn_ppo"], *constant, "--trainer.enable_progress_bar", "false"]
+    for root, epochs in (("long", "7"), ("short", "4")):
+        args = ["fit", *base, "--trainer.max_epochs", epochs, "--trainer.default_root_dir", str(tmp_path / root)]
+        assert litrl(args, tmp_path / "log") == 0, (tmp_path / "log").read_text()[-2000:]
+    folder = tmp_path / "short" / "version_0"
+    assert litrl([*resume_arguments(folder), "--trainer.max_epochs", "7"], tmp_path / "log") == 0
+    weights = [
+        torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (tmp_path / "long/version_0", folder)
+    ]
+    for name, tensor in weights[0]["state_dict"].items():
+        assert torch.equal(tensor, weights[1]["state_dict"][name]), name
+    assert weights[0]["SelfPlayDataModule"]["ranks"][0]["env"] == weights[1]["SelfPlayDataModule"]["ranks"][0]["env"]
+
+
+def test_validation_changes_nothing(litrl, tmp_path, undisturbed):
+    def weights(root):
+        hasher = hashlib.sha256()
+        checkpoint = torch.load(root / "version_0" / "checkpoints" / "last.ckpt", weights_only=True)
+        feed(hasher, [checkpoint["state_dict"], checkpoint["SelfPlayDataModule"]])
+        return hasher.hexdigest()
+
+    never = ["--trainer.limit_val_batches", "0"]
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path) + never, tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert weights(tmp_path) == weights(undisturbed["kuhn_ppo"][2].parent)
+
+
+@pytest.mark.parametrize(
+    ("config", "strategy"),
+    [("kuhn_ppo", "ddp"), pytest.param("kuhn_armac", "ddp_find_unused_parameters_true", marks=pytest.mark.slow)],
+)
+def test_two_ranks_go_on_bit_by_bit(tmp_path, config, strategy):
+    """SIGTERM to the first of two processes, in the middle of an iteration; both stop, both go on with their games."""
+    (tmp_path / "stopper.py").write_text(
+        "import lightning as L, os, signal\n"
+        "class Stopper(L.Callback):\n"
+        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
+        "        if trainer.global_rank == 0 and os.environ.get('STOP') == str(trainer.global_step):\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+
+    def run(args: list[str], stop: str = "") -> tuple[int, str]:
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "STOP": stop}
+        command = [sys.executable, "-W", "ignore", "-m", "lit_rl", *args]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
+        return done.returncode, done.stderr
+
+    base = [
+        "fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), "--trainer.devices", "2", "--trainer.strategy",
+        strategy, "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2", "--trainer.log_every_n_steps",
+        "1", "--trainer.enable_progress_bar", "false", "--trainer.callbacks+=stopper.Stopper",
+    ]  # fmt: skip
+    code, err = run([*base, "--trainer.default_root_dir", "whole"])
+    assert code == 0, err[-3000:]
+    code, err = run([*base, "--trainer.default_root_dir", "cut"], stop="4")
+    assert code == 143, err[-3000:]
+    folder = tmp_path / "cut" / "version_0"
+    assert (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+    )  # of 2 or 3 an iteration
+    code, err = run([*resume_arguments(folder), "--trainer.devices", "1", "--trainer.strategy", "auto"])
+    assert code == 2 and "trainer.devices: the checkpoint is of a run on 2 device(s), this one has 1" in err
+    code, err = run(resume_arguments(folder))
+    assert code == 0, err[-3000:]
+    assert digest(folder) == digest(tmp_path / "whole" / "version_0")
+
+
+def test_a_checkpoint_of_another_game_algorithm_or_network_is_refused(litrl, tmp_path, undisturbed):
+    kuhn, leduc = (str(undisturbed[name][2] / "checkpoints" / "last.ckpt") for name in ("kuhn_ppo", "leduc_ppo"))
+    cases = [
+        (["--ckpt_path", leduc], "checkpoint is of PPO on leduc_poker (rules 1.0), this run is PPO on kuhn"),
+        (
+            ["--ckpt_path", kuhn, "--model.network.hidden", "[8]"],
+            "policy_head.weight has shape (2, 64) there and (2, 8) here",
+        ),
+    ]
+    for i, (more, words) in enumerate(cases):
+        assert litrl(fit_arguments("kuhn_ppo", tmp_path) + more, tmp_path / f"log{i}") == 3
+        assert words in last_line(tmp_path / f"log{i}")

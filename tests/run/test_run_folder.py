@@ -1,0 +1,62 @@
+"""The folder of a run: one run holds it, it may move, and a place that cannot be written to is named at once."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from harness import digest, fit_arguments, last_line, resume_arguments
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # fork of a process with threads
+]
+
+
+def test_one_run_per_folder(litrl, tmp_path, undisturbed):
+    """A second process is refused by name; the lock of a killed one is taken over."""
+
+    meddle = ("second_run", str(tmp_path / "version_0"), str(tmp_path / "second.log"))
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=meddle) == -signal.SIGKILL
+    line = last_line(tmp_path / "second.log")
+    assert line.startswith(f"error[2]: run folder {tmp_path / 'version_0'}: in use by process ")
+    assert litrl(resume_arguments(tmp_path / "version_0"), tmp_path / "log") == 0
+    assert digest(tmp_path / "version_0") == undisturbed["kuhn_ppo"][0]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_at_once(litrl, tmp_path, undisturbed):
+    (tmp_path / "file").write_text("")
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path / "file" / "runs"), tmp_path / "log") == 5
+    assert last_line(tmp_path / "log").startswith("error[5]: trainer.default_root_dir=")
+
+
+def test_elsewhere_with_another_seed_and_a_moved_folder(litrl, tmp_path, undisturbed):
+    """Nothing hangs on the global seed, the hash seed, the working directory, or where the run folder lies."""
+    reference, _, folder = undisturbed["kuhn_ppo"]
+    root = tmp_path / "a"
+    assert litrl(fit_arguments("kuhn_ppo", root), tmp_path / "log", sabotage=("stop_after_batch", 61)) == 143
+    moved = tmp_path / "b" / "renamed"
+    moved.parent.mkdir()
+    shutil.move(root / "version_0", moved)
+    for path in (moved / "checkpoints").iterdir():
+        os.utime(path, (315532800, 315532800) if "last" in path.name else None)  # file times say nothing: 1980 or now
+
+    args = [*resume_arguments(moved), "--seed_everything", "77"]
+    code = litrl(args, tmp_path / "log", sabotage=("elsewhere", str(tmp_path)))
+    assert code == 0, (tmp_path / "log").read_text()[-2000:]
+    assert digest(moved) == reference
+    best = json.loads((moved / "summary.json").read_text())
+    assert Path(best["best_checkpoint"]).parent == moved / "checkpoints"
+    assert best["best_nash_conv"] == json.loads((folder / "summary.json").read_text())["best_nash_conv"]
+
+
+def test_killed_between_the_last_checkpoint_and_the_summary(litrl, tmp_path, undisturbed):
+    code = litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=("die_after_the_end",))
+    folder = tmp_path / "version_0"
+    assert code == -signal.SIGKILL and not (folder / "summary.json").exists()
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0
+    assert digest(folder) == undisturbed["kuhn_ppo"][0]
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    assert (folder / "summary.json").exists() and (folder / "learning_curve.png").exists()
