@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from datamodules.league_play import LeagueDataModule
-from lit_rl.league.league import League
+from lit_rl.batches import Minibatches
+from lit_rl.league.league import League, Member
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 EXPLOITER = str(ROOT / "configs" / "leduc_exploiter.yaml")
 HEURISTICS = [f"envs.leduc_heuristics.{name}" for name in ("always_call", "always_raise", "hand_strength")]
 SPEC = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [16]}}
+TWICE_TWO = Minibatches(update_epochs=2, num_minibatches=2)
 
 
 def small(game):
@@ -44,13 +46,15 @@ def league_data(**options):
     return LeagueDataModule("envs.leduc_poker", **({"num_envs": 64, "num_steps": 8, "refresh_every": 2} | options))
 
 
-def short_fit(data=None, model=None, callbacks=(), folder=None, ckpt_path=None, quiet=True, **trainer):
+def league_fit(data=None, model=None, callbacks=(), folder=None, ckpt_path=None, quiet=True, **trainer):
     """Train a small PPO in a league, in the run folder `folder` if one is given."""
     torch.manual_seed(0)
     if model is None:
-        model = PPO("envs.leduc_poker", network=small, update_epochs=2, num_minibatches=2)
+        model = PPO("envs.leduc_poker", network=small, minibatches=TWICE_TWO)
         if folder is not None:
-            model.hparams["network"] = SPEC  # as the command line leaves it, so that exploiters can rebuild their victim
+            model.hparams["network"] = (
+                SPEC  # as the command line leaves it, so that exploiters can rebuild their victim
+            )
     logger = False if folder is None else CSVLogger(folder.parent, name="", version=folder.name)
     defaults = dict(
         accelerator="cpu", max_epochs=6, enable_checkpointing=False, enable_progress_bar=False, log_every_n_steps=1,
@@ -88,3 +92,9 @@ def wait_for(condition, seconds=60.0):
 def program(text, folder):
     """The command line of a little program that stands for an exploiter's run; it is told the job's folder."""
     return [sys.executable, "-S", "-c", text, str(folder)]
+
+
+def with_file(league, name, role="past", **fields):
+    """A member of `league` whose file is there, though it is no player."""
+    (league.path.parent / f"{name}.pt").write_bytes(name.encode())
+    return league.add(Member(name, role, file=f"{name}.pt", **fields))

@@ -126,8 +126,7 @@ class Opposition:
         self.seating.act(env, probs)
 
     def extras(self, env: VectorEnv) -> dict[str, Tensor]:
-        """Nothing is kept of each decision."""
-        return {}
+        return self.seating.extras(env)
 
     def stepped(self, env: VectorEnv) -> None:
         self.seating.stepped(env)

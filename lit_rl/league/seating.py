@@ -129,6 +129,10 @@ class Seating:
             rows = order[first[number] : first[number + 1]]
             self.players[number].act(env, rows, probs)
 
+    def extras(self, env: VectorEnv) -> dict[str, torch.Tensor]:
+        """Nothing is kept of each decision."""
+        return {}
+
     def stepped(self, env: VectorEnv) -> None:
         """The env has made a step: take in what was earned, and seat the rows where a new game has begun."""
         self.earned += env.rewards

@@ -1,47 +1,27 @@
-"""Players: what sits in a seat, the files, and matches against what exact evaluation says."""
+"""Players: what sits in a seat, and what a spec names."""
 
-import warnings
-
-import lightning as L
 import numpy as np
 import pytest
 import torch
+from league_runs import HEURISTICS, SPEC, exact_return, lively
+from torch import nn
 
-from datamodules.self_play import SelfPlayDataModule
 from envs.heuristics import load_heuristic
-from lit_rl.armac.armac import ARMAC
-from lit_rl.league.match import play_match
+from envs.vector_env import VectorEnv
+from lit_rl.evaluation import policy_table
+from lit_rl.league.player_file import save_player
 from lit_rl.league.players import (
     RANDOM,
     HeuristicPlayer,
     NetworkPlayer,
-    TablePolicy,
-    build_network,
-    load_policy,
+    Player,
+    Remembering,
+    load_player,
+    name_of,
     player_table,
-    save_player,
 )
-from lit_rl.networks import MLP
-from lit_rl.policy import policy_table
-from lit_rl.ppo import PPO
-from lit_rl.rnad import RNaD
+from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 from lit_rl.run.errors import ArtefactError, ConfigError
-
-SPEC = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [16]}}
-
-
-def lively(game, seed=0):
-    torch.manual_seed(seed)
-    network = MLP(game, hidden=(16,))
-    torch.nn.init.normal_(network.policy_head.weight)
-    return network
-
-
-def exact_return(tree, first, second):
-    """[P] what `first` gets in each seat, the others playing `second`; both [R, A]."""
-    seats = range(tree.game.num_players)
-    mixed = [np.where((tree.row_player == p)[:, None], first, second) for p in seats]
-    return np.array([tree.evaluate(table).returns[p] for p, table in zip(seats, mixed)])
 
 
 @pytest.mark.parametrize("merge_rows", [True, False])
@@ -69,83 +49,102 @@ def test_heuristics(leduc, leduc_tree, kuhn):
         load_heuristic("nothing", kuhn)
 
 
-def test_a_table_is_a_policy(leduc, leduc_tree, tmp_path):
-    best = leduc_tree.best_response(leduc_tree.uniform_policy())
-    policy = TablePolicy.of(leduc_tree, best)
-    assert player_table(NetworkPlayer(policy), leduc_tree) == pytest.approx(best)
-    spec = {"class_path": "lit_rl.league.players.TablePolicy", "init_args": {"num_rows": len(best)}}
-    sha = save_player(tmp_path / "oracle.pt", policy, leduc, spec)
-    loaded = load_policy(tmp_path / "oracle.pt", leduc, sha)
-    assert player_table(NetworkPlayer(loaded), leduc_tree) == pytest.approx(best)
-    with pytest.raises(ValueError, match="the table has no infostate"):
-        loaded(torch.ones(1, 30, dtype=torch.uint8), torch.ones(1, 3, dtype=torch.bool))
+class Stubborn:
+    """A stranger's player: always takes the legal action of its number, if it can, counted from the last."""
+
+    def __init__(self, game, number=0):
+        if number >= game.num_actions:
+            raise ValueError(f"number={number}: {game.name} has {game.num_actions} actions")
+        self.number = number
+
+    def act(self, table, rows, probs):
+        for b in rows:
+            legal = np.flatnonzero(table.legal[b])[::-1]
+            probs[b] = 0
+            probs[b, legal[min(self.number, len(legal) - 1)]] = 1
+
+    def begin(self, rows):
+        pass
 
 
-def test_player_files_come_back_as_they_went(leduc, tmp_path):
+def test_a_spec_names_whatever_can_play(leduc, leduc_tree, tmp_path):
+    assert player_table(load_player("random", leduc), leduc_tree) == pytest.approx(leduc_tree.uniform_policy())
+    caller = player_table(load_player(HEURISTICS[0], leduc), leduc_tree)
+    assert (caller[:, 1] == 1).all()
     network = lively(leduc)
-    before = torch.random.get_rng_state()
-    for spec, make in ((SPEC, None), (None, lambda: MLP(leduc, hidden=(16,)))):
-        sha = save_player(tmp_path / "p.pt", network, leduc, spec)
-        loaded = load_policy(tmp_path / "p.pt", leduc, sha, make)
-        assert all(torch.equal(x, loaded.state_dict()[name]) for name, x in network.state_dict().items())
-        assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
-    save_player(tmp_path / "p.pt", network, leduc, SPEC)
-    torch.random.set_rng_state(before)
-    load_policy(tmp_path / "p.pt", leduc)
-    assert torch.equal(torch.random.get_rng_state(), before)  # nobody's random numbers were used
+    save_player(tmp_path / "rival.pt", network, leduc, SPEC)
+    for spec in (str(tmp_path / "rival.pt"), tmp_path / "rival.pt"):
+        assert player_table(load_player(spec, leduc), leduc_tree) == pytest.approx(policy_table(network, leduc_tree))
+        assert name_of(spec) == "rival"
+    stranger = {"class_path": "test_players.Stubborn", "init_args": {"number": 1}}
+    last, second = load_player("test_players.Stubborn", leduc), load_player(stranger, leduc)
+    assert isinstance(last, Player) and not isinstance(last, Remembering) and second.number == 1
+    assert (player_table(last, leduc_tree)[leduc_tree.legal[:, 2], 2] == 1).all()
+    assert name_of("random") == "random" and name_of(HEURISTICS[0]) == "always_call"
+    assert name_of("test_players.Stubborn") == "Stubborn" and name_of(stranger) == "Stubborn(number=1)"
+    assert name_of("runs/leduc/version_3/checkpoints/last.ckpt") == "leduc-version_3-last"
 
 
-@pytest.mark.parametrize("algorithm", [PPO, RNaD, ARMAC])
-def test_a_checkpoint_plays_the_policy_that_its_run_exports(leduc, leduc_tree, tmp_path, algorithm):
-    options = {} if algorithm is ARMAC else {"ema_decay": 0.9}
-    model = algorithm("envs.leduc_poker", network=lambda game: MLP(game, hidden=(16,)), **options)
-    model.hparams["network"] = SPEC  # as the command line leaves it
-    trainer = L.Trainer(
-        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        trainer.fit(model, SelfPlayDataModule("envs.leduc_poker", num_envs=32, num_steps=8))
-    trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = load_policy(tmp_path / "last.ckpt", leduc)
-    assert np.array_equal(policy_table(loaded, leduc_tree), policy_table(model.export_policy(), leduc_tree))
-    assert not np.array_equal(policy_table(loaded, leduc_tree), policy_table(model.policy, leduc_tree))
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        (
+            "no_such.Thing",
+            ConfigError,
+            "'no_such.Thing': no such heuristic or player .*; give random, a file that ends",
+        ),
+        ("nothing", ConfigError, "'nothing': no such heuristic or player"),
+        ("lit_rl.networks.MLP", ConfigError, r"is no Player; it needs act\(table, rows, probs\) and begin\(rows\)"),
+        ("envs.leduc_poker.init", ConfigError, "is no heuristic for leduc_poker"),
+        ({"class_path": HEURISTICS[0], "init_args": {"x": 1}}, ConfigError, "takes no init_args; got x"),
+        ({"class": "x"}, ConfigError, "give {class_path: my_pkg.MyPlayer"),
+        (
+            {"class_path": "test_players.Stubborn", "init_args": {"number": 9}},
+            ConfigError,
+            "cannot be built for leduc_poker .*ValueError: number=9: leduc_poker has 3 actions",
+        ),
+        ({"class_path": "test_players.Stubborn", "init_args": {"depth": 9}}, ConfigError, "unexpected keyword"),
+        ("nowhere.pt", ArtefactError, "nowhere.pt: no such file"),
+    ],
+)
+def test_what_is_no_player_is_refused_by_name(leduc, spec, error, message):
+    with pytest.raises(error, match=message):
+        load_player(spec, leduc)
 
 
-def test_what_is_no_player_here_is_refused_by_name(leduc, kuhn, tmp_path):
-    path = tmp_path / "p.pt"
-    with pytest.raises(ArtefactError, match=r"p.pt: no such file"):
-        load_policy(path, leduc)
-    sha = save_player(path, lively(leduc), leduc, SPEC)
-    with pytest.raises(ArtefactError, match=r"is of leduc_poker .*not of kuhn_poker"):
-        load_policy(path, kuhn, sha)
-    with pytest.raises(ArtefactError, match="SHA-256 is not the recorded one"):
-        load_policy(path, leduc, "0" * 64)
-    save_player(path, lively(leduc), leduc, SPEC | {"init_args": {"hidden": [8]}})
-    with pytest.raises(ArtefactError, match="weights are of another network"):
-        load_policy(path, leduc)
-    save_player(path, lively(leduc), leduc)
-    with pytest.raises(ArtefactError, match="does not say how its network is built"):
-        load_policy(path, leduc)
-    torch.save({"player": 1, "code": torch.nn.Linear(1, 1)}, path)
-    with pytest.raises(ArtefactError, match="is none"):
-        load_policy(path, leduc)
-    for class_path in ("subprocess.Popen", "lit_rl.ppo.PPO", "no.such.Net"):
-        with pytest.raises(ArtefactError, match=f"network {class_path}: cannot be built here"):
-            build_network({"class_path": class_path, "init_args": {}}, leduc)
+class Counter(ActorCritic):
+    """Plays the legal action whose number is that of its own decisions so far: a memory that shows."""
+
+    state_shape = (1,)
+
+    def __init__(self, game):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.num_actions = game.num_actions
+
+    def forward(self, obs, legal, state=None):
+        logits = torch.zeros(len(obs), self.num_actions)
+        logits[torch.arange(len(obs)), state[:, 0].long() % self.num_actions] = 50.0
+        return PolicyOutput(mask_logits(logits, legal), torch.zeros(len(obs)), state + 1)
 
 
-def test_matches_agree_with_exact_evaluation(leduc, leduc_tree):
-    network, caller = NetworkPlayer(lively(leduc)), HeuristicPlayer("envs.leduc_heuristics.always_call", leduc)
-    exact = exact_return(leduc_tree, player_table(network, leduc_tree), player_table(caller, leduc_tree))
-    match = play_match(leduc, network, caller, 20_001, seed=3)
-    assert match.games.tolist() == [10_001, 10_001]
-    low, high = match.return_interval(z=4)
-    assert low < exact.mean() < high and high - low < 0.5
-    error = np.sqrt(match.squares / match.games / match.games)
-    assert (np.abs(match.returns / match.games - exact) < 4 * error).all()
-    assert match.others == pytest.approx(-match.returns)  # zero sum
-    again = play_match(leduc, network, caller, 20_001, seed=3)
-    assert all(np.array_equal(a, b) for a, b in zip(match, again))
-    assert 0 < match.win_interval()[0] < match.win_rate < match.win_interval()[1] < 1
+def test_a_policy_with_memory_has_one_for_each_row_and_player(leduc):
+    env, player = VectorEnv(leduc, 6, seed=0), NetworkPlayer(Counter(leduc), merge_rows=True)
+    decisions = np.zeros((6, 2), int)
+    for step in range(4):
+        rows = np.flatnonzero(np.arange(6) != step)
+        before = decisions[rows, env.player[rows]]
+        env.legal[:] = True  # so that the count shows
+        probs = np.zeros(env.legal.shape, np.float32)
+        player.act(env, rows, probs)
+        assert (probs[rows].argmax(1) == before % 3).all() and (probs[step] == 0).all()
+        decisions[rows, env.player[rows]] += 1
+        env.player[:] = 1 - env.player
+    other = NetworkPlayer(Counter(leduc))
+    other.load_state_dict(player.state_dict())
+    player.begin(np.array([1, 4]))
+    decisions[[1, 4]] = 0
+    probs = np.zeros(env.legal.shape, np.float32)
+    player.act(env, np.arange(6), probs)
+    assert (probs.argmax(1) == decisions[np.arange(6), env.player] % 3).all()
+    assert (other.state_dict()["memory"][[1, 4]] > 0).any()  # what was saved has not forgotten
