@@ -12,15 +12,15 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.self_play import REMEDY, SelfPlayDataModule
+from envs.env import Env
 from envs.rng import derive_key
-from envs.vector_env import VectorEnv
 from lit_rl.algorithm import collecting_of
 from lit_rl.evaluation import Evaluation
 from lit_rl.league.league import League
 from lit_rl.league.matchmaking import load_matchmaker
 from lit_rl.league.opposition import Opposition, permanent_members
 from lit_rl.league.players import Player, Spec, load_player
-from lit_rl.league.seating import Seating, team_of
+from lit_rl.league.seating import Seating
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 
@@ -88,7 +88,7 @@ class LeagueDataModule(SelfPlayDataModule):
             game, num_envs, num_steps, evaluation, bonus_coef, team_share, seed, num_threads, truncate_after,
             restart_games,
         )  # fmt: skip
-        if len(set(team_of(self.game).tolist())) < 2:
+        if self.game.num_teams < 2:
             raise ConfigError(f"game={game}: a league needs a game of two players or teams, or more")
         self.league_file, self.run = league, run
         self.permanent = permanent_members(opponents, self.game)
@@ -119,7 +119,7 @@ class LeagueDataModule(SelfPlayDataModule):
         """The opponents of a fit, which are there once it is set up."""
         return self.opponents
 
-    def make_opponents(self, env: VectorEnv) -> Opposition:
+    def make_opponents(self, env: Env) -> Opposition:
         """The opposition in the games of `env`, its league open on the first rank."""
         trainer = self.trainer
         folder = Path(trainer.log_dir) if trainer.logger is not None and trainer.log_dir else None  # on every rank

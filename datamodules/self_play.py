@@ -201,7 +201,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         if rollout is not None and self.loader.cursor >= len(self.loader):
             rollout = rollout.tail()
         mine = {
-            "env": self.env.save(),
+            "env": self.env.state_dict(),
             "rollout": None if rollout is None else rollout.state_dict(),
             "cursor": self.loader.cursor,
             "opponents": None if self.opponents is None else self.opponents.state_dict(),
@@ -247,7 +247,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         if (mine["opponents"] is None) != (self.opponents is None):
             raise ConfigError(f"data: opponents are not what the checkpoint ran with; {REMEDY}")
         try:
-            self.env.load(mine["env"])
+            self.env.load_state_dict(mine["env"])
             if self.opponents is not None:
                 self.opponents.load_state_dict(mine["opponents"])
         except ValueError as error:

@@ -27,7 +27,12 @@ PROMISES = {
     "hidden": "an action that is hidden from a player does not move that player's obs (where declared)",
     "recall": "equal infostates have equal own pasts (where perfect recall is claimed)",
     "render": "render gives a text",
-    "betting": "what an obs says of the betting is a round from 0 and two shares in [0, 1] (where declared)",
+    "teams": "every player has a team, and teams are numbered from 0 without gaps (where declared)",
+    "parts": "the named parts lie inside a flat obs and do not overlap (where declared)",
+    "redact": "what redact leaves of a state depends on the player's obs alone, and keeps that and the legal actions "
+    "(where declared)",
+    "bonus": "bonuses are finite, none before the first decision (where declared)",
+    "out": "a player who is out does not decide again in that game (where declared)",
 }
 
 
@@ -41,24 +46,26 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     legal_of: dict[bytes, bytes] = {}
     past_of: dict[bytes, tuple] = {}
-    remains = game.new_state()
+    remains, games = game.new_state(), []
     for _ in range(num_games):
         actions = _play(game, rng, legal_of, past_of)
+        games.append(actions)
         _check_init(game, remains, actions)
         if game.hidden_from is not None:
             _check_hidden(game, rng, actions)
-    if game.betting is not None:
-        _check_betting(game, list(legal_of))
-    skipped = set()
-    if not game.zero_sum:
-        skipped.add("zero-sum")
-    if game.hidden_from is None:
-        skipped.add("hidden")
-    if not game.perfect_recall:
-        skipped.add("recall")
-    if game.betting is None:
-        skipped.add("betting")
-    return [f"{name}: {text}" for name, text in PROMISES.items() if name not in skipped]
+    if game.redact is not None:
+        _check_redact(game, games)
+    kept = {
+        "zero-sum": game.zero_sum,
+        "hidden": game.hidden_from is not None,
+        "recall": game.perfect_recall,
+        "teams": bool(game.teams),
+        "parts": bool(game.obs_parts),
+        "redact": game.redact is not None,
+        "bonus": game.bonus is not None,
+        "out": game.out is not None,
+    }
+    return [f"{name}: {text}" for name, text in PROMISES.items() if kept.get(name, True)]
 
 
 def _broken(game: Game, promise: str, detail: str, actions: list[int]) -> ContractError:
@@ -80,6 +87,15 @@ def _check_declaration(game: Game) -> None:
     ):
         if not ok:
             raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])
+    if game.teams and (len(game.teams) != game.num_players or {*game.teams} != {*range(len({*game.teams}))}):
+        raise _broken(game, "teams", f"teams={game.teams} for {game.num_players} players", [])
+    end = 0
+    for name, part in sorted(game.obs_parts.items(), key=lambda item: item[1].start):
+        if len(game.obs_shape) != 1 or not (min(part.shape, default=1) >= 1 and end <= part.start):
+            raise _broken(game, "parts", f"{name} is {part}, obs_shape={game.obs_shape}, taken up to {end}", [])
+        end = part.stop
+        if end > game.obs_shape[0]:
+            raise _broken(game, "parts", f"{name} ends at {end}, obs_shape={game.obs_shape}", [])
 
 
 class _Guarded:
@@ -121,12 +137,17 @@ def _rewards(game, state, actions):
     return _ask(game, "rewards", game.num_players, np.float64, actions, state)
 
 
+def _bonus(game, state, actions):
+    return _ask(game, "bonus", game.num_players, np.float64, actions, state)
+
+
 def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
     """One random game with the promises about single positions; returns its actions."""
     state = game.new_state()[0]
     actions: list[int] = []
     past: list[tuple] = [()] * game.num_players
     totals, decided = np.zeros(game.num_players), False
+    gone: set[int] = set()
     while True:
         if not isinstance(game.render(state), str):
             raise _broken(game, "render", f"render returned {type(game.render(state)).__name__}", actions)
@@ -142,6 +163,8 @@ def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
             action = int(rng.choice(len(probs), p=probs / probs.sum()))
         elif 0 <= player < game.num_players:
             decided = True
+            if player in gone:
+                raise _broken(game, "out", f"player {player} decides", actions)
             legal = _legal(game, state, actions)
             if not legal.any():
                 raise _broken(game, "legal", f"player {player} has no legal action", actions)
@@ -165,15 +188,25 @@ def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
             raise _broken(game, "returns", f"rewards={earned.tolist()} before the first decision", actions)
         if game.zero_sum and abs(earned.sum()) > 1e-9:
             raise _broken(game, "zero-sum", f"rewards={earned.tolist()}", actions)
+        if game.bonus is not None:
+            bonus = _bonus(game, state, actions)
+            if not np.isfinite(bonus).all() or (bonus.any() and not decided):
+                raise _broken(game, "bonus", f"bonus={bonus.tolist()}", actions)
+        if game.out is not None:
+            gone |= {p for p in range(game.num_players) if game.out(state, p)}
 
 
 def _views(game: Game, state, actions: list[int]) -> tuple:
-    """All that the functions say of a position."""
+    """All that the functions say of a position; what was earned is asked after an action only."""
     player = game.current_player(state)
     legal = _legal(game, state, actions).tobytes() if player >= 0 else b""
     probs = _chance(game, state, actions).tobytes() if player == CHANCE else b""
     obs = [_obs(game, state, p, actions).tobytes() for p in range(game.num_players)]
-    return player, legal, probs, obs
+    earned = [_rewards(game, state, actions).tobytes()] if actions else []
+    if game.bonus is not None and actions:
+        earned.append(_bonus(game, state, actions).tobytes())
+    gone = [bool(game.out(state, p)) for p in range(game.num_players)] if game.out is not None else []
+    return player, legal, probs, obs, earned, gone
 
 
 def _check_init(game: Game, remains: np.ndarray, actions: list[int]) -> None:
@@ -224,15 +257,25 @@ def _check_hidden(game: Game, rng, actions: list[int]) -> None:
                     )  # fmt: skip
 
 
-def _check_betting(game: Game, infostates: list[bytes]) -> None:
-    """Ask about all the infostates that were met at once."""
-    obs = np.stack([np.frombuffer(key[1:], game.obs_dtype).reshape(game.obs_shape) for key in infostates])
-    for name, values in game.betting(obs)._asdict().items():
-        if values.shape != (len(obs),) or (name == "round") != (values.dtype == np.int64):
-            raise _broken(game, "betting", f"{name} is {values.dtype} {values.shape} for obs {obs.shape}", [])
-        wrong = ~((values >= 0) & (values <= (255 if name == "round" else 1)))
-        if wrong.any():
-            raise _broken(game, "betting", f"{name}={values[wrong][0]} at obs={obs[wrong][0].tolist()}", [])
+def _check_redact(game: Game, games: list[list[int]]) -> None:
+    """Replay the games over each other's remains; what is left at a decision must be the same for the same obs."""
+    state, left_of = game.new_state()[0], {}
+    for actions in games:
+        game.init(state)
+        for i, action in enumerate(actions):
+            player, before = game.current_player(state), actions[:i]
+            if player >= 0:
+                copy = np.array([state], game.state_dtype)
+                game.redact(copy[0], player)
+                obs = _obs(game, state, player, before).tobytes()
+                if _obs(game, copy[0], player, before).tobytes() != obs:
+                    raise _broken(game, "redact", f"player {player} sees something else in what is left", before)
+                if _legal(game, copy[0], before).tobytes() != _legal(game, state, before).tobytes():
+                    raise _broken(game, "redact", f"player {player} has other legal actions in what is left", before)
+                same = left_of.setdefault(bytes([player]) + obs, copy)
+                if same.tobytes() != copy.tobytes():
+                    raise _broken(game, "redact", f"player {player}, same obs: {copy[0]} here, {same[0]} there", before)
+            game.apply_action(state, action)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -12,16 +12,14 @@ Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P pl
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 from numba import njit
 
-from envs.game import CHANCE, TERMINAL, Game
-
-
-class GameTooLargeError(ValueError):
-    """The game tree has more nodes than exact evaluation was allowed to build."""
+from envs.expansion import GameTooLargeError as GameTooLargeError  # whoever builds a tree looks for it here
+from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_far_too_large
+from envs.game import TERMINAL, Game
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,17 @@ class Evaluation:
 class GameTree:
     """The tree of `game` as flat arrays; build once, evaluate many policies.
 
+    A tree that a few random games show to be far too large is refused before it is expanded: see `envs.expansion`. A
+    tree of at most `max_nodes` histories is wrongly refused so with probability below 1 % (over the games' seed).
+
     Args:
         game: any `Game` whose chance and action sequences can be enumerated.
         max_nodes: refuse larger trees.
 
     Attributes:
         obs: [R, *D], legal: [R, A] bool, row_player: [R] int8: the infostates, in order of first appearance.
+        player, state: `row_player`, and [R] of `game.state_dtype` where one history stands that looks like the row:
+            with them the tree can be handed to players as an env is.
         num_infosets: I; equals R where `game.perfect_recall`.
         num_nodes, num_terminals: sizes of the tree of histories.
 
@@ -53,10 +56,27 @@ class GameTree:
 
     def __init__(self, game: Game, max_nodes: int = 2_000_000):
         self.game = game
-        levels = _expand_levels(game, max_nodes)
+        refuse_if_far_too_large(game, max_nodes)
+        levels = expand(game, max_nodes)
         self.num_nodes = sum(len(level.player) for level in levels)
         row_of_node = self._collect_rows(levels)
         self._collect_sequences(levels, row_of_node)
+        self._paths = first_paths(levels, row_of_node, len(self.legal))
+
+    @property
+    def player(self) -> np.ndarray:
+        return self.row_player
+
+    @cached_property
+    def state(self) -> np.ndarray:
+        states = np.repeat(self.game.new_state(), self.num_rows)
+        _, descend = compile_expansion(self.game)
+        for actions in self._paths.T:
+            going = np.flatnonzero(actions >= 0)
+            moved = states[going]
+            descend(moved, actions[going], np.zeros((len(going), self.game.num_players)))
+            states[going] = moved
+        return states
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +90,7 @@ class GameTree:
     def num_terminals(self) -> int:
         return len(self._terminal_prob)
 
-    def _collect_rows(self, levels: "list[_Level]") -> list[np.ndarray]:
+    def _collect_rows(self, levels: list[Level]) -> list[np.ndarray]:
         """Find the distinct (player, obs) pairs; return for each level its nodes' row (-1: not a decision)."""
         decides = [level.player >= 0 for level in levels]
         player = np.concatenate([level.player[d] for level, d in zip(levels, decides, strict=True)])
@@ -99,7 +119,7 @@ class GameTree:
             rows_of_level.append(rows)
         return rows_of_level
 
-    def _collect_sequences(self, levels: "list[_Level]", row_of_node: list[np.ndarray]) -> None:
+    def _collect_sequences(self, levels: list[Level], row_of_node: list[np.ndarray]) -> None:
         """Number infosets and sequences; sequence p is player p's empty one, P + I * A + a is action a at infoset I."""
         num_players, num_actions = self.game.num_players, self.game.num_actions
         infoset_of: dict[tuple[int, int], int] = {}
@@ -224,77 +244,6 @@ class GameTree:
                     f"legal actions {np.flatnonzero(self.legal[row]).tolist()}"
                 )
         return policy / total[:, None]
-
-
-@dataclass
-class _Level:
-    """All histories of one length."""
-
-    player: np.ndarray  # [M] int8: 0..P-1, CHANCE or TERMINAL
-    obs: np.ndarray  # [M, *D]
-    legal: np.ndarray  # [M, A] bool
-    returns: np.ndarray  # [M, P] rewards so far
-    parent: np.ndarray  # [M] index into the level above
-    action: np.ndarray  # [M] the player's or chance's action that led here
-    edge_prob: np.ndarray  # [M] chance's probability of that action; 1 for a player's
-
-
-def _expand_levels(game: Game, max_nodes: int) -> list[_Level]:
-    def check_size(num_nodes: int) -> None:
-        if num_nodes > max_nodes:
-            raise GameTooLargeError(
-                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
-            )
-
-    describe, descend = _compile_expansion(game)
-    states = game.new_state()
-    returns = np.zeros((1, game.num_players))
-    parent, action, edge_prob = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1)
-    levels, num_nodes = [], 0
-    while len(states):
-        num_nodes += len(states)
-        player = np.empty(len(states), np.int8)
-        obs = np.zeros((len(states), *game.obs_shape), game.obs_dtype)
-        legal = np.zeros((len(states), game.num_actions), np.bool_)
-        probs = np.zeros((len(states), game.num_chance_outcomes))
-        describe(states, player, obs, legal, probs)
-        levels.append(_Level(player, obs, legal, returns, parent, action, edge_prob))
-        check_size(num_nodes + np.count_nonzero(legal) + np.count_nonzero(probs))
-        by_player = np.nonzero(legal)
-        by_chance = np.nonzero(probs)
-        parent = np.concatenate([by_player[0], by_chance[0]])
-        action = np.concatenate([by_player[1], by_chance[1]])
-        edge_prob = np.concatenate([np.ones(len(by_player[0])), probs[by_chance]])
-        states, returns = states[parent], returns[parent]
-        descend(states, action, returns)
-    return levels
-
-
-@cache
-def _compile_expansion(game: Game):
-    current_player, legal_actions, chance_probs = game.current_player, game.legal_actions, game.chance_probs
-    apply_action, rewards, observe = game.apply_action, game.rewards, game.observe
-
-    @njit
-    def describe(states, player, obs, legal, probs):
-        for i in range(len(states)):
-            player[i] = current_player(states[i])
-            if player[i] == CHANCE:
-                chance_probs(states[i], probs[i])
-            elif player[i] != TERMINAL:
-                legal_actions(states[i], legal[i])
-                observe(states[i], player[i], obs[i])
-
-    @njit
-    def descend(states, action, returns):
-        earned = np.zeros(returns.shape[1])
-        for i in range(len(states)):
-            apply_action(states[i], action[i])
-            earned[:] = 0.0
-            rewards(states[i], earned)
-            returns[i] += earned
-
-    return describe, descend
 
 
 @njit

@@ -3,45 +3,79 @@
 A game is written once, as rules, and everything else is compiled around it: the vectorized driver
 (`envs.vector_env`), the contract test (`envs.contract`) and the exact solver (`envs.exact`).
 Chance is a player: the driver samples it, the solver enumerates it, and a game record is a list of integers.
+Who only learns or plays needs the sizes and names alone: `Interface`, which a simulator has, too.
 """
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 CHANCE, TERMINAL = -1, -4  # player ids, as in OpenSpiel
+Array = TypeVar("Array")  # of numpy or torch
 
 
-class Betting(NamedTuple):
-    """What N infostates of a game of bets say to everybody, as shares that mean the same in large and small games."""
+class Part(NamedTuple):
+    """A named part of a flat obs: as many numbers as `shape` has places, from `start` on."""
 
-    round: np.ndarray  # [N] int64, from 0
-    pot: np.ndarray  # [N] float64, of the largest pot that this game can have
-    stack: np.ndarray  # [N] float64, of what the player who observes began with, still in hand
+    start: int
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        return self.start + math.prod(self.shape)
 
 
-@dataclass(frozen=True)
-class Game:
-    """Rules as scalar `@njit` functions over one record `state`, with the sizes a learner has to know.
+@dataclass(frozen=True, kw_only=True)
+class Interface:
+    """Sizes and names: all of a game that learners, players and leagues know.
 
-    Letters: A = `num_actions`, P = `num_players`, D = `obs_shape`, C = `num_chance_outcomes`.
-    Buffers handed to the functions (`legal`, `probs`, `out`, `obs`) arrive zeroed; a function writes what is not zero.
-    No rewards are earned before the first decision. `envs.contract.check_game` tests all of this.
+    Letters: A = `num_actions`, P = `num_players`, D = `obs_shape`.
     """
 
     name: str
     version: str  # a learning curve is comparable only for one version of the rules
     num_players: int
     num_actions: int
-    num_chance_outcomes: int  # 0: no chance in this game
-    max_steps: int  # longest game, counted in actions of players and chance together
     obs_shape: tuple[int, ...]
     obs_dtype: np.dtype
-    state_dtype: np.dtype  # a structured dtype; `state.tobytes()` is a save game
     max_return: float  # no player ever stands at more than this in one game, nor at less than minus this
+    action_names: tuple[str, ...] = ()
+    zero_sum: bool = True
+    perfect_recall: bool = True  # obs tells a player everything it has seen and done
+    perfect_information: bool = False  # nothing is hidden from anybody
+    teams: tuple[int, ...] = ()  # the team of each player, numbered from 0; (): everybody plays alone
+    obs_parts: Mapping[str, Part] = field(default_factory=dict, hash=False)  # of a flat obs; see `parts`
+
+    @property
+    def team(self) -> tuple[int, ...]:
+        """[P] the team of each player, also where everybody plays alone."""
+        return self.teams or tuple(range(self.num_players))
+
+    @property
+    def num_teams(self) -> int:
+        return max(self.team) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game(Interface):
+    """Rules as scalar `@njit` functions over one record `state`, with the sizes a learner has to know.
+
+    Letters as in `Interface`; C = `num_chance_outcomes`.
+    Buffers handed to the functions (`legal`, `probs`, `out`, `obs`) arrive zeroed; a function writes what is not zero.
+    No rewards are earned before the first decision. `envs.contract.check_game` tests all of this.
+
+    `redact` is for players written by hand that want the state itself: what is left of the record is a function of the
+    player's obs, wherever that player is to move. `bonus` is seen by learning alone, if at all: what a game is worth,
+    who won it and how players rate is told by `rewards`.
+    """
+
+    num_chance_outcomes: int  # 0: no chance in this game
+    max_steps: int  # longest game, counted in actions of players and chance together
+    state_dtype: np.dtype  # structured; arrays in it of int8, not of bool, for numba; `state.tobytes()` is a save game
 
     init: Callable  # (state) -> None: begins a game, also over the remains of another
     current_player: Callable  # (state) -> int: 0..P-1, CHANCE or TERMINAL
@@ -51,13 +85,10 @@ class Game:
     rewards: Callable  # (state, out [P] float64) -> None: earned by the last action
     observe: Callable  # (state, player, obs [*D]) -> None: that player's infostate
     render: Callable[[np.record], str]  # ordinary Python: one position as text
-    action_names: tuple[str, ...] = ()
-    hidden_from: Callable | None = None  # (state, player) -> bool: player will not see the action taken here
-    betting: Callable[[np.ndarray], Betting] | None = None  # (obs [N, *D]): ordinary numpy; None: nobody bets here
-
-    zero_sum: bool = True
-    perfect_recall: bool = True  # obs tells a player everything it has seen and done
-    perfect_information: bool = False  # nothing is hidden from anybody
+    hidden_from: Callable | None = None  # (state, player) -> bool: player will never see the action taken here
+    redact: Callable | None = None  # (state, player) -> None: erases what player, who is to move, may not know
+    bonus: Callable | None = None  # (state, out [P] float64) -> None: earned by the last action besides, for learning
+    out: Callable | None = None  # (state, player) -> bool: will not decide again in this game; worth 0 from here on
 
     def new_state(self) -> np.ndarray:
         """One fresh state: a structured array of shape [1]; element 0 is the record."""
@@ -66,14 +97,41 @@ class Game:
         return state
 
 
+def parts(game: Interface, obs: Array) -> dict[str, Array]:
+    """The named parts of `obs` [..., D], of numpy or torch: views [..., *shape] by name, nothing is copied."""
+    ahead = tuple(obs.shape[:-1])
+    return {name: obs[..., part.start : part.stop].reshape(ahead + part.shape) for name, part in game.obs_parts.items()}
+
+
 def load_game(path: str) -> Game:
     """Import the module `path` and return its `GAME`, so that an import path is the whole registry.
 
     Raises:
         ValueError: no such module, or the module defines no `GAME` of type `Game`.
     """
+    game = getattr(_import(path), "GAME", None)
+    if not isinstance(game, Game):
+        raise ValueError(f"game={path!r}: the module defines no GAME = Game(...); see envs/kuhn_poker.py")
+    return game
+
+
+def load_interface(path: str) -> Interface:
+    """Import the module `path` and return its `GAME`, or the `INTERFACE` of a game whose rules are not written here.
+
+    Raises:
+        ValueError: no such module, or the module defines neither.
+    """
+    module = _import(path)
+    for name in ("GAME", "INTERFACE"):
+        interface = getattr(module, name, None)
+        if isinstance(interface, Interface):
+            return interface
+    raise ValueError(f"game={path!r}: the module defines neither GAME = Game(...) nor INTERFACE = Interface(...)")
+
+
+def _import(path: str):
     try:
-        module = importlib.import_module(path)
+        return importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name is None or not (path == error.name or path.startswith(error.name + ".")):
             raise  # the game exists, and something it imports does not
@@ -81,7 +139,3 @@ def load_game(path: str) -> Game:
             f"game={path!r}: no such module; give an import path such as 'envs.leduc_poker', "
             "or a module of yours that lies in the current folder"
         ) from None
-    game = getattr(module, "GAME", None)
-    if not isinstance(game, Game):
-        raise ValueError(f"game={path!r}: the module defines no GAME = Game(...); see envs/kuhn_poker.py")
-    return game

@@ -10,9 +10,11 @@ obs [11] uint8: 0-1 the player, 2-4 own card, then for each of up to three actio
 import numpy as np
 from numba import njit
 
-from envs.game import CHANCE, TERMINAL, Betting, Game
+from envs.betting import Betting
+from envs.game import CHANCE, TERMINAL, Game, Part
 
 PASS, BET = 0, 1
+NO_CARD = -1
 
 STATE = np.dtype([("card", np.int8, 2), ("dealt", np.int8), ("num_moves", np.int8), ("moves", np.int8, 3)])
 
@@ -92,6 +94,13 @@ def hidden_from(state, player):
     return state.dealt < 2 and state.dealt != player
 
 
+@njit
+def redact(state, player):
+    state.card[1 - player] = NO_CARD
+    for i in range(state.num_moves, 3):
+        state.moves[i] = 0  # remains of another game
+
+
 def betting(obs: np.ndarray) -> Betting:
     """One round; the pot is 2 to 4 chips, each began with 2."""
     bets = obs[:, 6::2].astype(np.float64)  # [N, 3], by player 0, 1, 0
@@ -125,6 +134,7 @@ GAME = Game(
     observe=observe,
     render=render,
     hidden_from=hidden_from,
+    redact=redact,
     action_names=("pass", "bet"),
-    betting=betting,
+    obs_parts={"player": Part(0, (2,)), "card": Part(2, (3,)), "moves": Part(5, (3, 2))},
 )

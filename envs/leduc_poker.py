@@ -13,7 +13,8 @@ obs [30] uint8: 0-1 the player, 2-7 own card, 8-13 public card, then two rounds 
 import numpy as np
 from numba import njit
 
-from envs.game import CHANCE, TERMINAL, Betting, Game
+from envs.betting import Betting
+from envs.game import CHANCE, TERMINAL, Game, Part
 
 FOLD, CALL, RAISE = 0, 1, 2
 NO_CARD = -1
@@ -140,6 +141,14 @@ def hidden_from(state, player):
     return state.dealt < 2 and state.dealt != player
 
 
+@njit
+def redact(state, player):
+    state.card[1 - player] = NO_CARD
+    for r in range(2):
+        for i in range(state.num_moves[r], 4):
+            state.moves[r, i] = 0  # remains of another game
+
+
 def betting(obs: np.ndarray) -> Betting:
     """The second round begins with the public card; nobody puts in more than 13 chips, 26 in all."""
     chips = np.ones((len(obs), 2))
@@ -180,6 +189,7 @@ GAME = Game(
     observe=observe,
     render=render,
     hidden_from=hidden_from,
+    redact=redact,
     action_names=("fold", "call", "raise"),
-    betting=betting,
+    obs_parts={"player": Part(0, (2,)), "card": Part(2, (6,)), "public": Part(8, (6,)), "moves": Part(14, (2, 4, 2))},
 )

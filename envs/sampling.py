@@ -9,12 +9,12 @@ import numpy as np
 from numba import njit
 
 from envs.bits import unpack
+from envs.env import Env, NoLegalActionError
 from envs.rng import uniform
-from envs.vector_env import NoLegalActionError
 
 
 def draw(
-    env,
+    env: Env,
     values: np.ndarray,
     legal_bits: np.ndarray,
     *,
@@ -50,7 +50,7 @@ def draw(
         legal = np.flatnonzero(unpack(legal_bits[bad : bad + 1], num_actions)[0]).tolist()
         where = f"{env.game.name}, env row {bad}"
         if not legal:
-            raise NoLegalActionError(f"{where}: player {env.player[bad]} is to move and has no legal action")
+            raise NoLegalActionError(f"{where}: player {env.player[bad]} has no legal action")
         kind = "probs" if is_probs[bad] else "logits"
         some = values[bad, legal[:20]].tolist()
         raise FloatingPointError(f"{where}: cannot sample from {kind}={some} of the legal actions {legal[:20]}")

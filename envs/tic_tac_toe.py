@@ -97,4 +97,5 @@ GAME = Game(
     render=render,
     action_names=tuple(f"square {i}" for i in range(9)),
     perfect_recall=False,
+    perfect_information=True,
 )

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.meter import Meter
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError
@@ -22,7 +22,7 @@ class Algorithm(Protocol):
     """A LightningModule that learns from rollouts. Required, besides Lightning's training_step and
     configure_optimizers:"""
 
-    game: Game
+    game: Interface
     policy: Any  # (obs, legal, state=None) -> PolicyOutput, with parameters(); it plays
     decisions: Tensor  # scalar int64 buffer: decisions sampled so far over all ranks; the datamodule adds to it
 
@@ -51,7 +51,7 @@ class Algorithm(Protocol):
 
 
 REQUIRED = {
-    "game": "the game or its interface, as load_game(game) returns it",
+    "game": "the game or its interface, as load_interface(game) returns it",
     "policy": "(obs, legal, state=None) -> PolicyOutput; what plays",
     "decisions": "register_buffer('decisions', torch.zeros((), dtype=torch.int64))",
     "batches_per_iteration": "how many batches make_batches yields",
@@ -79,7 +79,7 @@ def check_algorithm(module: L.LightningModule) -> None:
                 refuse(member, "is missing")
         elif not hasattr(module, member):
             refuse(member, "is missing")
-    if not isinstance(module.game, Game):
+    if not isinstance(module.game, Interface):
         refuse("game", f"is a {type(module.game).__name__}")
     decisions = dict(module.named_buffers()).get("decisions")
     if decisions is None or decisions.dtype != torch.int64 or decisions.shape != ():

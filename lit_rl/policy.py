@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from envs.game import Game
+from envs.game import Interface
 
 MASKED = -1e30  # logit of an illegal action: its probability is exactly 0, and 0 * log-probability stays 0, not NaN
 
@@ -34,7 +34,7 @@ class ActorCritic(nn.Module):
         raise TypeError(f"{type(self).__name__} does not define forward(obs, legal, state) -> PolicyOutput")
 
 
-NetworkFactory = Callable[[Game], ActorCritic]
+NetworkFactory = Callable[[Interface], ActorCritic]
 
 
 def mask_logits(logits: Tensor, legal: Tensor) -> Tensor:

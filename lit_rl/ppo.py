@@ -23,7 +23,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from envs.game import load_game
+from envs.game import load_interface
 from lit_rl import losses
 from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
@@ -83,7 +83,7 @@ class PPO(L.LightningModule):
         check_ranges(PPO.__init__, locals())
         super().__init__()
         save_plain_hyperparameters(self)
-        self.game = load_game(game)
+        self.game = load_interface(game)
         self.policy = network(self.game)
         self.average = average_of(self.policy, ema_decay)
         self.optimizer, self.lr_schedule, self.lr_interval = optimizer, lr_schedule, lr_interval

@@ -36,7 +36,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFl
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from envs.game import load_game
+from envs.game import load_interface
 from lit_rl import losses
 from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
@@ -98,7 +98,7 @@ class RNaD(L.LightningModule):
             raise ConfigError("cut_games=drop: form neurd follows both players; use carry or bootstrap")
         super().__init__()
         save_plain_hyperparameters(self)
-        self.game, self.form = load_game(game), form
+        self.game, self.form = load_interface(game), form
         if form == "neurd" and not (self.game.num_players == 2 and self.game.zero_sum):
             raise ConfigError(f"form='neurd' is for two players and zero sums; {self.game.name} is not: use form='kl'")
         self.policy = network(self.game)

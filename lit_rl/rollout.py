@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from envs.bits import pack, unpack
+from envs.env import Env
 from envs.sampling import draw
-from envs.vector_env import VectorEnv
 from lit_rl.policy import MASKED, PolicyOutput
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
@@ -157,16 +157,16 @@ def legal_of(bits: Tensor, num_actions: int) -> Tensor:
 class Opponents(Protocol):
     """Who sits in the seats that are not the learner's, as `collect` asks at each step. It draws them by itself."""
 
-    def learner_moves(self, env: VectorEnv) -> np.ndarray:
+    def learner_moves(self, env: Env) -> np.ndarray:
         """[B] bool: the player to move in that row is the learner."""
 
-    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
+    def act(self, env: Env, probs: np.ndarray) -> None:
         """Write into `probs` [B, A] float32 what those to move in the other rows do; the env samples from it."""
 
-    def extras(self, env: VectorEnv) -> Mapping[str, Tensor]:
+    def extras(self, env: Env) -> Mapping[str, Tensor]:
         """[B, ...] each: what the rollout is to keep of this decision; mostly nothing."""
 
-    def stepped(self, env: VectorEnv) -> None:
+    def stepped(self, env: Env) -> None:
         """The env has made a step: `env.rewards` were earned, and where `env.done` a new game has begun."""
 
     def state_dict(self) -> dict: ...
@@ -176,7 +176,7 @@ class Opponents(Protocol):
 
 @torch.no_grad()
 def collect(
-    env: VectorEnv,
+    env: Env,
     policy: nn.Module,
     num_steps: int,
     *,
@@ -241,7 +241,7 @@ def collect(
     )
 
 
-def _allocate(env: VectorEnv, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[str, Tensor]:
+def _allocate(env: Env, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[str, Tensor]:
     """The tensors [T, B, ...] of a rollout of t steps; rewards are the outcomes if nothing shapes them."""
     b, p = env.num_envs, env.game.num_players
     obs = torch.empty(t, *env.obs.shape, dtype=torch.from_numpy(env.obs).dtype)
@@ -267,7 +267,7 @@ def _allocate(env: VectorEnv, actor: "_Actor", t: int, shapes_rewards: bool) -> 
     }
 
 
-def _earn(env: VectorEnv, now: dict[str, Tensor], bonus_coef: float, team_share: float) -> None:
+def _earn(env: Env, now: dict[str, Tensor], bonus_coef: float, team_share: float) -> None:
     """Record what the step has brought: the outcome, and what is learned from it."""
     now["outcomes"][:] = torch.from_numpy(env.rewards)
     now["done"][:] = torch.from_numpy(env.done)
@@ -286,7 +286,7 @@ class _Actor:
 
     def __init__(
         self,
-        env: VectorEnv,
+        env: Env,
         policy: nn.Module,
         collecting: Collecting,
         opponents: Opponents | None,
@@ -406,6 +406,7 @@ class _Actor:
         rows = torch.from_numpy(self.env.truncated)
         values = torch.zeros(self.env.num_envs, self.env.game.num_players)
         values[rows] = self._value_of_everybody(torch.from_numpy(self.env.final_obs)[rows], self.state[rows])
+        values[torch.from_numpy(self.env.final_out) & rows.unsqueeze(1)] = 0.0
         return values
 
     def _value_of_everybody(self, obs: Tensor, state: Tensor) -> Tensor:

@@ -423,7 +423,8 @@ def bench_meta_regret(table: Table, threads: int) -> None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     table.add("meta-regret, growth of the process over 30 M distinct keys", grown, "MiB")
 
-    keys = TieredKeys(tree.game)(obs, player)
+    facts = "envs.leduc_poker.betting"
+    keys = TieredKeys(tree.game, facts=facts)(obs, player)
     actor, regret = (regret_matching(torch.rand(n, 3), legal) for _ in range(2))
     with torch.no_grad():
         output = scheduler(obs, actor, regret, torch.rand(n, 5))
@@ -439,8 +440,8 @@ def bench_meta_regret(table: Table, threads: int) -> None:
 
     for what, work in (
         ("meta-regret, leduc_poker, medium keys", lambda: regrets.update(keys, utilities)),
-        ("state keys, medium", lambda: TieredKeys(tree.game)(obs, player)),
-        ("state keys, fine", lambda: TieredKeys(tree.game, "fine")(obs, player)),
+        ("state keys, medium", lambda: TieredKeys(tree.game, facts=facts)(obs, player)),
+        ("state keys, fine", lambda: TieredKeys(tree.game, "fine", facts=facts)(obs, player)),
         ("counterfactual utility, 5 bins", lambda: Counterfactual()(made, LinearMixer(), bins)),
         ("scheduler, logits and bins", lambda: torch.no_grad()(scheduler)(obs, actor, regret, utilities.sigmoid())),
         ("scheduler, loss and gradient", step),

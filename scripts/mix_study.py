@@ -21,7 +21,8 @@ def scheduled(utility: str = "Counterfactual", keys: dict | None = None, **args)
     }
 
 
-MEDIUM = {"class_path": "lit_rl.armac.state_keys.TieredKeys", "init_args": {"tier": "medium"}}
+TIERED = "lit_rl.armac.state_keys.TieredKeys"
+MEDIUM = {"class_path": TIERED, "init_args": {"tier": "medium", "facts": "envs.leduc_poker.betting"}}
 VARIANTS = {
     "fixed 0": fixed(0.0),
     "fixed 0.25": fixed(0.25),

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: games, their trees (built once), quiet small trainers, runs to be killed."""
 
+import sys
 import time
 import warnings
 from dataclasses import fields
@@ -18,12 +19,15 @@ from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.returns import Credit
 
-GAMES = ("kuhn_poker", "leduc_poker", "matching_pennies", "biased_rps", "tic_tac_toe")
+GAMES = (
+    "envs.kuhn_poker", "envs.leduc_poker", "envs.matching_pennies", "envs.biased_rps", "envs.tic_tac_toe",
+    "games.pairs",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", params=GAMES)
 def any_game(request):
-    return load_game(f"envs.{request.param}")
+    return load_game(request.param)
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +41,12 @@ def leduc():
 
 
 @pytest.fixture(scope="session")
+def pairs():
+    """Two against two: teams, hidden choices made at once, players who drop out, a bonus (tests/games/pairs.py)."""
+    return load_game("games.pairs")
+
+
+@pytest.fixture(scope="session")
 def kuhn_tree(kuhn):
     return GameTree(kuhn)
 
@@ -44,6 +54,11 @@ def kuhn_tree(kuhn):
 @pytest.fixture(scope="session")
 def leduc_tree(leduc):
     return GameTree(leduc)
+
+
+@pytest.fixture(scope="session")
+def pairs_tree(pairs):
+    return GameTree(pairs)
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +119,26 @@ def make_fit(short_trainer):
         return short_trainer(**trainer), model, data
 
     return build
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, tmp_path):
+    """Run the command in this process from an empty folder: command("fit", ...) -> (exit code, stdout, stderr)."""
+    from lit_rl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(*args):
+        code = 0
+        try:
+            main([str(a) for a in args])
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 # Runs of the command in processes of their own, see harness.py

@@ -44,6 +44,7 @@ RUNS = {
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
         "--model.state_keys", "lit_rl.armac.state_keys.TieredKeys",
+        "--model.state_keys.facts", "envs.kuhn_poker.betting",
         "--model.utility", "lit_rl.armac.mix_utility.Hybrid",
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
@@ -61,6 +62,12 @@ SHORT = [
     "--trainer.max_epochs", "60", "--trainer.check_val_every_n_epoch", "9", "--trainer.log_every_n_steps", "4",
     "--trainer.enable_progress_bar", "false", "--trainer.callbacks+=LastCheckpoint",
     "--trainer.callbacks.every_seconds", "0.1",
+]  # fmt: skip
+
+SMALL = [  # a run of a second
+    "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--trainer.accelerator", "cpu", "--data.num_envs", "32",
+    "--data.num_steps", "8", "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "2",
+    "--trainer.enable_progress_bar", "false",
 ]  # fmt: skip
 
 

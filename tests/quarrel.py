@@ -9,8 +9,9 @@ from numba import njit
 from envs.game import TERMINAL, Game
 
 
-def make(num_players):
-    """The game of so many players."""
+def make(*teams):
+    """The game of as many players, in these teams."""
+    num_players = len(teams)
 
     @njit
     def init(state):
@@ -50,6 +51,7 @@ def make(num_players):
         version="1",
         num_players=num_players,
         num_actions=3,
+        teams=teams,
         num_chance_outcomes=0,
         max_steps=num_players,
         obs_shape=(num_players + 1,),

@@ -13,6 +13,7 @@ from lit_rl.armac.state_keys import TieredKeys
 from lit_rl.ppo import PPO
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FACTS = "envs.kuhn_poker.betting"
 
 
 class Mixing(PPO):
@@ -22,7 +23,7 @@ class Mixing(PPO):
         super().__init__("envs.kuhn_poker", network=small_mlp, **options)
         self.off = off
         self.scheduler = FixedLambda(self.game, 0.25) if off else MixScheduler(self.game)
-        self.state_keys = None if off else TieredKeys(self.game)
+        self.state_keys = None if off else TieredKeys(self.game, facts=FACTS)
         self.meta_regret = None if off else MetaRegret(BINS)
 
     def mix_statistics(self):
@@ -100,11 +101,11 @@ def test_states_by_number_of_decisions(kuhn):
 
     key = torch.tensor([5, 7, 7, -2, 7, 5])
     mix_lambda = torch.tensor([1.0, 0.0, 0.5, 0.25, 1.0, 0.5])
-    assert states_most_met(key, mix_lambda, Named(kuhn)) == [
+    assert states_most_met(key, mix_lambda, Named(kuhn, facts=FACTS)) == [
         ("state 7", 3, 0.5), ("state 5", 2, 0.75), ("state -2", 1, 0.25)
     ]  # fmt: skip
     many = torch.arange(1000)
-    assert len(states_most_met(many, torch.rand(1000), Named(kuhn))) == 24
+    assert len(states_most_met(many, torch.rand(1000), Named(kuhn, facts=FACTS))) == 24
 
 
 def test_an_algorithm_that_does_not_mix_is_refused(make_fit):

@@ -6,14 +6,16 @@ Three tiers of `TieredKeys`, each the one before with more:
     medium    + pot, + stack of the player, each in buckets of its share of the largest this game can have
     fine      + cluster of the obs: on which side of some fixed random planes it lies (Charikar 2002)
 
-Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What a game knows of rounds, pots and stacks
-it says itself (`Game.betting`). `InfostateKeys` gives every infostate its own key and works for any game.
+Bits from the top: tier 8, round 8, player 8, pot 8, stack 8, cluster 24. What an obs tells of rounds, pots and stacks
+says a function of the game's module, such as `envs.kuhn_poker.betting`. `InfostateKeys` gives every infostate its own
+key and works for any game.
 
 The clusters are of the obs, not of a network's hidden layer, which would put another meaning under each plane with
 every step of the optimizer. Planes and obs are whole numbers: the same key on any machine, in any batch, with any
 number of threads. Letters: N rows, D obs.
 """
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -24,6 +26,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from numba import njit
 from torch import Tensor, nn
 
+from envs.betting import Betting
 from envs.game import Game
 from envs.rng import make_streams, mix
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -51,11 +54,12 @@ class TieredKeys(StateKeys):
     """Round and player; pot and stack; cluster of the obs: as much of it as the tier says.
 
     Args:
-        game: must say what its obs tell of the betting.
+        game: a game of bets.
         tier: coarse, medium or fine.
         num_buckets: of pot and of stack, equally wide.
         num_planes: so many planes make at most 2^num_planes clusters (fine).
         seed: of the planes; those of a checkpoint win.
+        facts: needed; import path of what tells the betting: a function obs [N, *D] -> `envs.betting.Betting`.
     """
 
     def __init__(
@@ -65,6 +69,7 @@ class TieredKeys(StateKeys):
         num_buckets: PositiveInt = 10,
         num_planes: PositiveInt = 8,
         seed: NonNegativeInt = 0,
+        facts: str | None = None,
     ):
         check_ranges(TieredKeys.__init__, locals())
         if tier not in TIERS:
@@ -72,13 +77,8 @@ class TieredKeys(StateKeys):
         for name, value, most in (("num_buckets", num_buckets, 256), ("num_planes", num_planes, 24)):
             if value > most:
                 raise ConfigError(f"{name}={value}: at most {most} have room in a key")
-        if game.betting is None:
-            raise ConfigError(
-                f"tier={tier!r}: is made of rounds, pots and stacks, and {game.name} says nothing of them; give it "
-                "Game(..., betting=...) as in envs/kuhn_poker.py, or use InfostateKeys"
-            )
         super().__init__()
-        self.betting, self.tier, self.num_buckets = game.betting, tier, int(num_buckets)
+        self.betting, self.tier, self.num_buckets = _load_facts(facts, game), tier, int(num_buckets)
         self.whole = np.issubdtype(game.obs_dtype, np.integer) or game.obs_dtype == np.bool_
         if tier == "fine":
             shape = int(num_planes), math.prod(game.obs_shape)
@@ -134,6 +134,27 @@ class InfostateKeys(StateKeys):
         words = np.zeros((len(data), -(-data.shape[1] // 8)), np.uint64)
         words.view(np.uint8)[:, : data.shape[1]] = data
         return torch.from_numpy(_hash(words, player.astype(np.uint64)).view(np.int64)).to(device)
+
+
+def _load_facts(path: str | None, game: Game) -> Callable[[np.ndarray], Betting]:
+    """The function at the import path `path`, tried on an empty obs of `game`."""
+    if path is None:
+        raise ConfigError(
+            f"facts: these keys are made of rounds, pots and stacks; name what tells them of an obs of {game.name}, an "
+            "import path such as envs.kuhn_poker.betting, or use InfostateKeys"
+        )
+    module, _, name = path.rpartition(".")
+    try:
+        facts = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"facts={path!r}: no such function; give one such as envs.kuhn_poker.betting") from None
+    try:
+        said = facts(np.zeros((1, *game.obs_shape), game.obs_dtype))
+    except Exception as error:
+        raise ConfigError(f"facts={path!r}: cannot read an obs of {game.name} ({type(error).__name__})") from error
+    if not isinstance(said, Betting):
+        raise ConfigError(f"facts={path!r}: must return envs.betting.Betting, returned {type(said).__name__}")
+    return facts
 
 
 def _rows(obs: Tensor, player: Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.league.matchmaking import ROLES
 from lit_rl.league.player_file import interface_of, sha256_of
 from lit_rl.league.ratings import Rating, Score, rate_period, to_retire
@@ -117,7 +117,7 @@ class League:
         ArtefactError: the file is no league. StorageError: it cannot be opened there.
     """
 
-    def __init__(self, path: str | Path, game: Game):
+    def __init__(self, path: str | Path, game: Interface):
         self.path, self.game = Path(path), game
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

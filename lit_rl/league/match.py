@@ -14,7 +14,6 @@ from envs.vector_env import VectorEnv
 from lit_rl.league.league import Result
 from lit_rl.league.players import Player
 from lit_rl.league.ratings import wilson_interval
-from lit_rl.league.seating import team_of
 
 MATCH_STREAM = 5
 ROWS = 8192  # games played side by side, at most
@@ -69,8 +68,7 @@ def play_match(
     the first player's team is compared with their average. Every row of the env plays one game, so that short games do
     not count more often than long ones. All randomness comes from `seed`.
     """
-    team = np.asarray(team_of(game))
-    num_seats = int(team.max()) + 1
+    team, num_seats = np.array(game.team), game.num_teams
     in_team = np.equal.outer(team, np.arange(num_seats))  # [P, S]
     each = -(-num_games // num_seats)
     left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(6)]

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from envs.game import Game
-from envs.vector_env import VectorEnv
+from envs.env import Env
+from envs.game import Interface
 from lit_rl.league.league import League, Member, Result, how_it_plays
 from lit_rl.league.matchmaking import Matchmaker, Pool, draw_shares
 from lit_rl.league.players import (
@@ -119,16 +119,16 @@ class Opposition:
 
     # What collect asks.
 
-    def learner_moves(self, env: VectorEnv) -> np.ndarray:
+    def learner_moves(self, env: Env) -> np.ndarray:
         return self.seating.learner_moves(env)
 
-    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
+    def act(self, env: Env, probs: np.ndarray) -> None:
         self.seating.act(env, probs)
 
-    def extras(self, env: VectorEnv) -> dict[str, Tensor]:
+    def extras(self, env: Env) -> dict[str, Tensor]:
         return self.seating.extras(env)
 
-    def stepped(self, env: VectorEnv) -> None:
+    def stepped(self, env: Env) -> None:
         self.seating.stepped(env)
 
     # What happens between rollouts.
@@ -278,7 +278,7 @@ class Opposition:
         return self.load({"class_path": path, "init_args": member.init_args}, None)
 
 
-def permanent_members(specs: Sequence[Spec], game: Game) -> list[Member]:
+def permanent_members(specs: Sequence[Spec], game: Interface) -> list[Member]:
     """The members that `data.opponents` names (`lit_rl.league.players`), heuristics tried on the game.
 
     Raises:
@@ -291,7 +291,7 @@ def permanent_members(specs: Sequence[Spec], game: Game) -> list[Member]:
     return members
 
 
-def _permanent_member(spec: Spec, game: Game) -> Member:
+def _permanent_member(spec: Spec, game: Interface) -> Member:
     name = name_of(spec)
     if names_a_file(spec):
         path = Path(spec).absolute()

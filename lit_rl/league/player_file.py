@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.policy import ActorCritic
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError
 
 
-def interface_of(game: Game) -> dict:
+def interface_of(game: Interface) -> dict:
     """What a player must fit: the shape of what it sees and the number of what it can do."""
     return {
         "obs_shape": list(game.obs_shape),
@@ -51,7 +51,7 @@ def network_of(module) -> dict | None:
     return spec if {k: x.shape for k, x in built.items()} == {k: x.shape for k, x in exported.items()} else None
 
 
-def build_network(spec: dict, game: Game) -> nn.Module:
+def build_network(spec: dict, game: Interface) -> nn.Module:
     """The network that `spec` describes: the import path of an `ActorCritic` and its plain arguments after the game.
 
     Nothing but such a class is called, and random numbers of its initialisation are taken from nobody's stream.
@@ -72,7 +72,7 @@ def build_network(spec: dict, game: Game) -> nn.Module:
         raise ArtefactError(f"network {what}: cannot be built here ({reason})") from error
 
 
-def save_player(path: Path, policy: nn.Module, game: Game, network: dict | None = None) -> str:
+def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | None = None) -> str:
     """Write a player file, atomically; its sha256.
 
     `network`: see `network_of`; without, only who has a network of the same make can load it.
@@ -92,7 +92,7 @@ def save_player(path: Path, policy: nn.Module, game: Game, network: dict | None 
     return sha256_of(path)
 
 
-def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) -> nn.Module:
+def load_policy(path: Path, game: Interface, sha256: str | None = None, make=None) -> nn.Module:
     """The policy in a player file or exported by a checkpoint, in eval mode.
 
     Args:
@@ -131,7 +131,7 @@ def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) ->
     return policy.requires_grad_(False).eval()
 
 
-def _player_of(checkpoint: dict, game: Game) -> dict:
+def _player_of(checkpoint: dict, game: Interface) -> dict:
     """What a player file of the policy that a checkpoint exports would hold; the interface is told by its weights."""
     run = checkpoint["run"]
     prefix = f"{run['exports']}."

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.exact import GameTree
-from envs.game import Game
+from envs.game import Game, Interface
 from envs.heuristics import compile_heuristic, load_heuristic
 from lit_rl.league.player_file import load_policy
 from lit_rl.row_index import merge_equal_rows
@@ -39,7 +39,7 @@ class Table(Protocol):
     obs: np.ndarray  # [B, *D] the mover's infostate
     legal: np.ndarray  # [B, A] bool
     player: np.ndarray  # [B] int8, the mover
-    state: np.ndarray  # [B] records of the game
+    state: np.ndarray  # [B] records of the game, where its rules are known (`envs.game.Game`)
 
 
 @runtime_checkable
@@ -127,14 +127,16 @@ class HeuristicPlayer:
         ConfigError: no such heuristic, or not one for this game.
     """
 
-    def __init__(self, path: str, game: Game):
+    def __init__(self, path: str, game: Interface):
         try:
-            self._kernel = compile_heuristic(load_heuristic(path, game))
+            self._kernel = compile_heuristic(load_heuristic(path, game), game)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        self._rules_known = isinstance(game, Game)  # else the table has no states
 
     def act(self, table: Table, rows: np.ndarray, probs: np.ndarray) -> None:
-        self._kernel(rows, table.obs, table.legal, probs)
+        state, player = (table.state, table.player) if self._rules_known else (None, None)
+        self._kernel(rows, state, player, table.obs, table.legal, probs)
 
     def begin(self, rows: np.ndarray) -> None:
         """A heuristic has no memory of a game."""
@@ -142,7 +144,7 @@ class HeuristicPlayer:
 
 def load_player(
     spec: Spec,
-    game: Game,
+    game: Interface,
     *,
     sha256: str | None = None,
     make: Callable[[], nn.Module] | None = None,

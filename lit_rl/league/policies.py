@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from envs.exact import GameTree
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.league.player_file import build_network
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
 
@@ -21,7 +21,7 @@ class TablePolicy(ActorCritic):
         num_rows: R, infostates in the table.
     """
 
-    def __init__(self, game: Game, num_rows: int):
+    def __init__(self, game: Interface, num_rows: int):
         super().__init__()
         width = int(np.prod(game.obs_shape))
         factors = torch.randint(-(2**62), 2**62, (width,), generator=torch.Generator().manual_seed(0))
@@ -75,7 +75,7 @@ class Sharpened(ActorCritic):
         temperature: in (0, 1] for an exploiter, since some best response is deterministic.
     """
 
-    def __init__(self, game: Game, network: dict, temperature: float):
+    def __init__(self, game: Interface, network: dict, temperature: float):
         super().__init__()
         self.network, self.temperature = build_network(network, game), temperature
         self.state_shape = self.network.state_shape

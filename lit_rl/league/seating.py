@@ -9,20 +9,15 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from envs.game import Game
+from envs.env import Env
 from envs.rng import make_streams, uniform
-from envs.vector_env import VectorEnv, kernel
+from envs.vector_env import kernel
 from lit_rl.league.players import Player
 
 SEAT_STREAM = 6
 LEARNER = -1
 SAVED = ("table", "turn", "earned", "streams")
 WINS, DRAWS, LOSSES, LEARNER_RETURN, MEMBER_RETURN = range(5)  # columns of a tally
-
-
-def team_of(game: Game) -> np.ndarray:
-    """[P] int64, the team of each player of `game`, which is its seat at the table: everybody alone."""
-    return np.arange(game.num_players)
 
 
 class Seating:
@@ -45,10 +40,10 @@ class Seating:
         table: [B, S] int16, number of the member in each seat; -1 the learner.
     """
 
-    def __init__(self, env: VectorEnv, seed: int):
+    def __init__(self, env: Env, seed: int):
         self.env = env
-        self.team = np.asarray(team_of(env.game), np.int64)  # [P]
-        num_rows, num_seats = env.num_envs, int(self.team.max()) + 1
+        self.team = np.array(env.game.team)  # [P], whose numbers are those of the seats
+        num_rows, num_seats = env.num_envs, env.game.num_teams
         self.names: list[str] = []
         self.players: list[Player | None] = []
         self.shares: dict[str, float] = {}
@@ -112,15 +107,15 @@ class Seating:
         tally, self.tally = self.tally, np.zeros_like(self.tally)
         return tally
 
-    def learner_moves(self, env: VectorEnv) -> np.ndarray:
+    def learner_moves(self, env: Env) -> np.ndarray:
         """[B] bool: the player to move in that row is the learner's."""
         return self._movers(env) == LEARNER
 
-    def _movers(self, env: VectorEnv) -> np.ndarray:
+    def _movers(self, env: Env) -> np.ndarray:
         """[B] int16: number of the member whose player is to move."""
         return self.table[self._rows, self.team[env.player]]
 
-    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
+    def act(self, env: Env, probs: np.ndarray) -> None:
         """Write into `probs` [B, A] what the members to move do, each asked once for all of its rows."""
         who = self._movers(env)
         order = np.argsort(who, kind="stable")
@@ -129,11 +124,11 @@ class Seating:
             rows = order[first[number] : first[number + 1]]
             self.players[number].act(env, rows, probs)
 
-    def extras(self, env: VectorEnv) -> dict[str, torch.Tensor]:
+    def extras(self, env: Env) -> dict[str, torch.Tensor]:
         """Nothing is kept of each decision."""
         return {}
 
-    def stepped(self, env: VectorEnv) -> None:
+    def stepped(self, env: Env) -> None:
         """The env has made a step: take in what was earned, and seat the rows where a new game has begun."""
         self.earned += env.rewards
         if env.done.any():

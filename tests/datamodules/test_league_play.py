@@ -126,8 +126,8 @@ def test_seating_goes_on_where_it_was_saved(leduc, seating):
     collect(seating.env, network, 7, opponents=seating)
     env = VectorEnv(leduc, 1000, seed=9)
     other = Seating(env, seed=9)
-    env.load(seating.env.save())
-    other.load(seating.save())
+    env.load_state_dict(seating.env.state_dict())
+    other.load_state_dict(seating.save())
     for name in HEURISTICS:
         other.meet(name, HeuristicPlayer(name, leduc))
     other.draw_from(HEURISTICS, [0.6, 0.3, 0.1], 0.25)

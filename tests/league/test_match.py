@@ -25,10 +25,9 @@ def test_matches_agree_with_exact_evaluation(leduc, leduc_tree):
 
 
 @pytest.mark.parametrize("team", [(0, 1, 2), (0, 1, 0, 1), (1, 0, 0, 2)])
-def test_a_match_is_between_teams(monkeypatch, team):
+def test_a_match_is_between_teams(team):
     """The first player has all seats of one team; its mean return is compared with the other teams' mean."""
-    monkeypatch.setattr("lit_rl.league.match.team_of", lambda game: np.array(team))
-    game, num_seats = quarrel.make(len(team)), max(team) + 1
+    game, num_seats = quarrel.make(*team), max(team) + 1
     first, second = quarrel.Says(2), quarrel.Says(0)
     match = play_match(game, first, second, 5 * num_seats - 1, seed=0)
     assert match.games.tolist() == [5] * num_seats and first.began == second.began == [list(range(5 * num_seats))]

@@ -97,7 +97,7 @@ def test_seating_goes_on_where_it_was_saved(leduc, seating):
     collect(seating.env, network, 7, opponents=seating)
     env = VectorEnv(leduc, 1000, seed=9)
     other = Seating(env, seed=9)
-    env.load(seating.env.save())
+    env.load_state_dict(seating.env.state_dict())
     other.load_state_dict(seating.state_dict())
     for name in HEURISTICS:
         other.meet(name, HeuristicPlayer(name, leduc))
@@ -144,9 +144,8 @@ def test_games_are_counted_as_the_twin_counts_them(team):
 
 
 @pytest.mark.parametrize("team", TEAMS)
-def test_a_member_moves_for_its_whole_team_and_is_told_of_its_games(monkeypatch, team):
-    monkeypatch.setattr("lit_rl.league.seating.team_of", lambda game: np.array(team))
-    env = VectorEnv(quarrel.make(len(team)), 30, seed=0)
+def test_a_member_moves_for_its_whole_team_and_is_told_of_its_games(team):
+    env = VectorEnv(quarrel.make(*team), 30, seed=0)
     seating, players = Seating(env, seed=1), {"low": quarrel.Says(0), "high": quarrel.Says(2)}
     for name, player in players.items():
         seating.meet(name, player)

@@ -1,8 +1,7 @@
-"""The command line as a user meets it: a run, its folder, validate again, overlays, strangers' classes, bad input."""
+"""The command line as a user meets it: a run, its folder, validate again, overlays, strangers' classes."""
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-
-ROOT = Path(__file__).parents[2]
-SMALL = [
-    "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--trainer.accelerator", "cpu", "--data.num_envs", "32",
-    "--data.num_steps", "8", "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "2",
-    "--trainer.enable_progress_bar", "false",
-]  # fmt: skip
+from harness import ROOT, SMALL
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -25,28 +18,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def litrl(capsys, monkeypatch, tmp_path):
-    """Run the command in this process from an empty folder: litrl("fit", ...) -> (exit code, stdout, stderr)."""
-    from lit_rl.cli import main
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def run(*args):
-        code = 0
-        try:
-            main([str(a) for a in args])
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
-    code, out, _ = litrl("fit", *SMALL, "--trainer.default_root_dir", "here", "--seed_everything", 3)
+def test_fit_then_validate_prints_the_same_number(command, tmp_path):
+    code, out, _ = command("fit", *SMALL, "--trainer.default_root_dir", "here", "--seed_everything", 3)
     run = tmp_path / "here" / "version_0"
     assert code == 0
     assert {p.name for p in run.iterdir()} >= {
@@ -59,27 +32,31 @@ def test_fit_then_validate_prints_the_same_number(litrl, tmp_path):
     number = f"NashConv        {summary['nash_conv']:.6f}"
     assert number in out
 
-    code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    code, out, _ = command(
+        "validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt"
+    )
     assert code == 0 and number in out
-    code, out, _ = litrl("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    code, out, _ = command("test", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert code == 0 and number in out
 
-    code, out, _ = litrl("predict", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+    code, out, _ = command("predict", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
     assert code == 0
     rows = [line.split(",") for line in Path(out.split(": ")[-1].strip()).read_text().splitlines()]
     assert rows[0] == ["player", "obs", "pass", "bet"] and len(rows) == 13
     assert all(float(r[2]) + float(r[3]) == pytest.approx(1, abs=1e-5) for r in rows[1:])
 
     best = json.loads((run / "summary.json").read_text())["best_nash_conv"]
-    code, out, _ = litrl("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+    code, out, _ = command(
+        "validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt"
+    )
     assert code == 0 and f"NashConv        {best:.6f}" in out
 
 
-def test_checkpoints_hold_no_code(litrl, tmp_path):
+def test_checkpoints_hold_no_code(command, tmp_path):
     """They load with weights_only=True, and a class method alone rebuilds the policy."""
     from lit_rl.ppo import PPO
 
-    litrl("fit", *SMALL, "--trainer.default_root_dir", "here")
+    command("fit", *SMALL, "--trainer.default_root_dir", "here")
     path = tmp_path / "here" / "version_0" / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     assert checkpoint["hyper_parameters"]["game"] == "envs.kuhn_poker"
@@ -87,9 +64,9 @@ def test_checkpoints_hold_no_code(litrl, tmp_path):
     assert model.policy.policy_head.out_features == 2
 
 
-def test_saved_config_runs_again_and_the_command_line_wins(litrl, tmp_path):
-    litrl("fit", *SMALL, "--trainer.default_root_dir", "a")
-    code, _, err = litrl(
+def test_saved_config_runs_again_and_the_command_line_wins(command, tmp_path):
+    command("fit", *SMALL, "--trainer.default_root_dir", "a")
+    code, _, err = command(
         "fit", "--config", tmp_path / "a/version_0/config.yaml", "--model.clip", "0.37",
         "--trainer.default_root_dir", "b", "--trainer.max_epochs", 6,
         "--ckpt_path", tmp_path / "a/version_0/checkpoints/last.ckpt",
@@ -100,7 +77,7 @@ def test_saved_config_runs_again_and_the_command_line_wins(litrl, tmp_path):
     assert json.loads((tmp_path / "b/version_0/summary.json").read_text())["iterations"] == 6
 
 
-def test_strangers_classes_from_the_current_folder(litrl, tmp_path):
+def test_strangers_classes_from_the_current_folder(command, tmp_path):
     (tmp_path / "my_things.py").write_text(
         "import lightning as L\n"
         "from envs.matrix_game import matrix_game\n"
@@ -112,7 +89,7 @@ def test_strangers_classes_from_the_current_folder(litrl, tmp_path):
         "class Net(MLP):\n"
         "    def __init__(self, game, hidden: tuple[int, ...] = (4,)): super().__init__(game, hidden)\n"
     )
-    code, out, err = litrl(
+    code, out, err = command(
         "fit", *SMALL, "--data.game", "my_things", "--model.network=my_things.Net",
         "--trainer.callbacks+=my_things.Shout", "--trainer.callbacks.word=hoy",
     )  # fmt: skip
@@ -122,10 +99,10 @@ def test_strangers_classes_from_the_current_folder(litrl, tmp_path):
 
 
 @pytest.mark.parametrize("overlay", ["tensorboard", "wandb_offline"])
-def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
+def test_logger_overlays(command, tmp_path, overlay, monkeypatch):
     pytest.importorskip(overlay.split("_")[0])
     monkeypatch.setenv("WANDB_SILENT", "true")
-    code, _, err = litrl(
+    code, _, err = command(
         "fit",
         *SMALL,
         "--config",
@@ -139,54 +116,15 @@ def test_logger_overlays(litrl, tmp_path, overlay, monkeypatch):
     assert any("tfevents" in n if overlay == "tensorboard" else n.endswith(".wandb") for n in names)
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        (["--model.clipp", "0.1"], "Option 'clipp' is not accepted; did you mean clip?"),
-        (["--model", "PP0"], "PP0; did you mean PPO?"),
-        (["--modell", "PPO"], "--modell PPO; did you mean model?"),
-        (["--data.game", "envs.leduc_pokr"], "envs.leduc_pokr.*no such module"),
-        (["--data.game", "envs.rng"], "defines no GAME"),
-        (["--model.entropy_coef", "-1"], "entropy_coef: .*-1"),
-        (["--model.entropy_coef", "nan"], "entropy_coef: .*nan"),
-        (["--model.entropy_coef", "inf"], "entropy_coef=inf: must be finite"),
-        (["--model.gamma", "1.5"], "gamma: .*1.5"),
-        (["--data.num_envs", "0"], "num_envs: .*0"),
-        (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
-        (["--model.lr_schedule", "PowerLaw", "--model.lr_schedule.end", "0"], "end=0"),
-        (["--model.num_minibatches", "3"], "num_envs=32 times num_steps=8 is not divisible by num_minibatches=3"),
-        (["--ckpt_path", "last"], "ckpt_path=last: .*kuhn_ppo.yaml lies in none"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--trainer.max_epochs", "many"], "max_epochs: .*many"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(litrl, args, words):
-    code, _, err = litrl("fit", *SMALL, *args)
-    assert code == 2
-    (line,) = [line for line in err.splitlines() if line.startswith("error[2]: ")]
-    assert err.splitlines()[-1] == line and "Traceback" not in err
-    assert re.search(words.replace("?", r"\?"), line), line
-
-
-def test_a_schedule_with_a_misspelt_target_stops_at_start(litrl, tmp_path):
-    overlay = tmp_path / "o.yaml"
-    overlay.write_text(
-        "trainer: {callbacks+: [{class_path: ScalarSchedule, init_args: {target: model.entropy_cof, "
-        "schedule: {class_path: Linear}}}]}\n"
-    )
-    code, _, err = litrl("fit", *SMALL, "--config", overlay)
-    assert code == 2 and "did you mean model.entropy_coef?" in err
-
-
-def test_help_explains_every_argument_of_ours(litrl):
-    code, out, _ = litrl("fit", "--model.help", "PPO")
+def test_help_explains_every_argument_of_ours(command):
+    code, out, _ = command("fit", "--model.help", "PPO")
     assert code == 0
     for words in ("weight of the entropy bonus", "exponential moving average", "passes over each rollout"):
         assert words in " ".join(out.split())
 
 
-def test_print_config_needs_no_run(litrl, tmp_path):
-    code, out, _ = litrl("fit", *SMALL, "--print_config")
+def test_print_config_needs_no_run(command, tmp_path):
+    code, out, _ = command("fit", *SMALL, "--print_config")
     assert code == 0
     assert yaml.safe_load(out)["data"]["init_args"]["game"] == "envs.kuhn_poker"
     assert not (tmp_path / "runs").exists()

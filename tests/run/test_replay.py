@@ -105,7 +105,7 @@ def test_every_game_is_recorded_as_it_was_and_can_be_played_again(tmp_path, any_
     record_games(path, any_game, policy, truncate_after=truncate_after)
     report = verify(path, any_game, policy)
     env = VectorEnv(any_game, 32, seed=3, truncate_after=truncate_after)
-    rollout = collect(env, policy, 32, temperature=0.5)
+    rollout = collect(env, policy, 32, collecting=Collecting(temperature=0.5), keep_logits=True)
     assert report.games == report.games_of_weights == int(rollout.done.sum())
     ends = rollout.done.flip(0).cummax(0).values.flip(0)
     assert report.decisions == int(ends.sum())
@@ -119,8 +119,8 @@ def test_recording_changes_no_byte_of_the_games(leduc):
         for env in (plain, recording):
             env.step(env.sample_uniform())
     assert not plain.game_streams.any() and recording.game_streams.all()
-    for name, saved in plain.save().items():
-        assert saved == recording.save()[name] or name == "game_streams", name
+    for name, saved in plain.state_dict().items():
+        assert saved == recording.state_dict()[name] or name == "game_streams", name
 
 
 def test_games_whose_beginning_is_unknown_are_left_out(leduc):
@@ -131,7 +131,7 @@ def test_games_whose_beginning_is_unknown_are_left_out(leduc):
     cut = collect(env, policy, 8, collecting=Collecting(cut_games="drop"))
     assert all(first > 0 for _, first, _ in finished_games(cut))
     stranger = VectorEnv(leduc, 40, seed=0)
-    env.load(stranger.save())
+    env.load_state_dict(stranger.state_dict())
     rollout = collect(env, policy, 8)
     games = list(finished_games(rollout))
     assert games and all(first > 0 for _, first, _ in games)

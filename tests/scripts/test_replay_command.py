@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def command(capsys, monkeypatch, tmp_path):
+def litrl_replay(capsys, monkeypatch, tmp_path):
+    """Run the command in this process from an empty folder: (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
 
@@ -46,49 +47,49 @@ def run_folder(tmp_path_factory):
     return folder / "version_0"
 
 
-def test_verify_and_show(command, run_folder, tmp_path):
+def test_verify_and_show(litrl_replay, run_folder, tmp_path):
     file, last = run_folder / "replay.jsonl", run_folder / "checkpoints/last.ckpt"
-    code, out, err = command("verify", file, "--ckpt_path", last)
+    code, out, err = litrl_replay("verify", file, "--ckpt_path", last)
     assert code == 0, err
     assert "ok, 12 games" in out and "by these weights: 3 games" in out and "other weights or precision: 9 games" in out
-    code, out, _ = command("show", file, "--game", 11)
+    code, out, _ = litrl_replay("show", file, "--game", 11)
     assert code == 0 and "game 11 | iteration 3" in out and "cards" in out and "rewards" in out
-    code, _, err = command("show", file, "--game", 12)
+    code, _, err = litrl_replay("show", file, "--game", 12)
     assert code == 2 and "holds 12 games" in err
-    code, _, err = command("verify", "nowhere")
+    code, _, err = litrl_replay("verify", "nowhere")
     assert code == 2 and "no such file" in err
-    assert command("verify")[0] == 2
+    assert litrl_replay("verify")[0] == 2
 
 
-def test_a_poisoned_checkpoint_is_named_with_the_line(command, run_folder, tmp_path):
+def test_a_poisoned_checkpoint_is_named_with_the_line(litrl_replay, run_folder, tmp_path):
     file = run_folder / "replay.jsonl"
     checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
     checkpoint["state_dict"]["policy.policy_head.bias"][0] += 1e-3
     torch.save(checkpoint, "poisoned.ckpt")
-    code, out, err = command("verify", file, "--ckpt_path", "poisoned.ckpt")
+    code, out, err = litrl_replay("verify", file, "--ckpt_path", "poisoned.ckpt")
     assert code == 3 and not out and err.count("\n") == 1
     assert "error[3]" in err and "line 11: logits are off by 0.001" in err  # the first of the closing games
     checkpoint["state_dict"]["policy.policy_head.bias"][0] -= 1e-3
     checkpoint["state_dict"]["policy.policy_head.bias"][0] += 1e-9  # too little for the logits to tell
     checkpoint["callbacks"]["Replay"]["weights"] = "0" * 64
     torch.save(checkpoint, "odd.ckpt")
-    code, out, err = command("verify", file, "--ckpt_path", "odd.ckpt")
+    code, out, err = litrl_replay("verify", file, "--ckpt_path", "odd.ckpt")
     assert code == 3 and "not those it was saved with" in err
 
 
-def test_strangers_files_run_no_code(command, run_folder, tmp_path):
+def test_strangers_files_run_no_code(litrl_replay, run_folder, tmp_path):
     Path("evil.py").write_text("raise SystemExit('evil code ran')\n")
     Path("r.jsonl").write_bytes((run_folder / "replay.jsonl").read_bytes())
     forge(Path("r.jsonl"), lambda header: header.update(game="evil"), line=1)
-    code, _, err = command("verify", "r.jsonl")
+    code, _, err = litrl_replay("verify", "r.jsonl")
     assert code == 3 and "names evil, code that is not ours; if you trust it, say --allow" in err
     checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["network"]["class_path"] = "evil.Net"
     torch.save(checkpoint, "evil.ckpt")
     for name, words in (("evil.ckpt", "names evil.Net"), ("r.jsonl", "no usable checkpoint")):
-        code, _, err = command("verify", run_folder / "replay.jsonl", "--ckpt_path", name)
+        code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", name)
         assert code == 3 and words in err and "Traceback" not in err
     (tmp_path / "mine.py").write_text("from envs.kuhn_poker import GAME\n")
     forge(Path("r.jsonl"), lambda header: header.update(game="mine"), line=1)
-    assert command("verify", "r.jsonl", "--allow", "mine")[0] == 0
+    assert litrl_replay("verify", "r.jsonl", "--allow", "mine")[0] == 0
     sys.modules.pop("mine")

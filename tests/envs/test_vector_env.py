@@ -1,14 +1,18 @@
 """The driver against a naive replay, any number of threads, and hostile actions."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from naive import legal_of, obs_of, rewards_of
 
+from envs.env import IllegalActionError, NoLegalActionError
 from envs.game import CHANCE, TERMINAL, load_game
-from envs.rng import derive_key, make_streams
-from envs.vector_env import IllegalActionError, NoLegalActionError, VectorEnv
+from envs.vector_env import VectorEnv
 
-BUFFERS = ("state", "player", "legal", "obs", "rewards", "done", "truncated", "num_decisions", "chance_streams")
+BUFFERS = (
+    "state", "player", "legal", "obs", "rewards", "bonus", "done", "truncated", "num_decisions", "chance_streams",
+)  # fmt: skip
 
 
 def snapshot(env):
@@ -150,6 +154,54 @@ def test_truncation(leduc):
     assert env.num_decisions.max() < 2
 
 
+def test_nothing_is_kept_for_cuts_that_never_come(leduc):
+    assert VectorEnv(leduc, 5, seed=0).final_obs.shape == (5, 0, 30)
+    assert VectorEnv(leduc, 5, seed=0, truncate_after=3).final_obs.shape == (5, 2, 30)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+@pytest.mark.parametrize("truncate_after", [None, 3])
+def test_bonus_and_who_is_out(pairs, num_threads, truncate_after):
+    """Naive twins of both, and of every player's obs; a game that is cut says who was out there."""
+    env = VectorEnv(pairs, 64, seed=3, truncate_after=truncate_after, num_threads=num_threads)
+    outs = cuts = 0
+    for _ in range(60):
+        before, action = env.state.copy(), env.sample_uniform()
+        env.step(action)
+        stayed = np.zeros((64, 4), np.float32)
+        stayed[np.arange(64), before["player"]] = np.where(action == 1, np.float32(0.1), 0)
+        assert (env.bonus == stayed).all()
+        assert (env.out() == (env.state["inside"] == 0)).all()
+        outs += env.out().sum()
+        for b in range(64):
+            assert all((env.observe_all()[b, p] == obs_of(pairs, env.state[b], p)).all() for p in range(4))
+            if env.truncated[b]:
+                cuts += 1
+                pairs.apply_action(before[b], action[b])
+                assert (env.final_out[b] == (before[b]["inside"] == 0)).all()
+                assert all((env.final_obs[b, p] == obs_of(pairs, before[b], p)).all() for p in range(4))
+    assert outs > 0 or truncate_after
+    assert (cuts > 0) == (truncate_after is not None)
+
+
+def test_outcomes_do_not_know_of_the_bonus(pairs):
+    """The same game without a bonus: the same bytes but for those of the bonus itself."""
+    plain, paying = VectorEnv(dataclasses.replace(pairs, bonus=None), 50, seed=1), VectorEnv(pairs, 50, seed=1)
+    for _ in range(40):
+        for env in (plain, paying):
+            env.step(env.sample_uniform())
+        assert plain.rewards.tobytes() == paying.rewards.tobytes()
+        assert plain.state_dict() == paying.state_dict()
+        assert not plain.bonus.any()
+
+
+def test_games_that_say_nothing_of_who_is_out(leduc):
+    env = VectorEnv(leduc, 20, seed=1, observe_all=True)
+    env.step(env.sample_uniform())
+    assert env.out().shape == (20, 2) and not env.out().any()
+    assert env.observe_all() is env.history
+
+
 def test_bad_sizes_are_refused_by_name(kuhn):
     for kwargs, name in (
         ({"num_envs": 0}, "num_envs"),
@@ -158,14 +210,6 @@ def test_bad_sizes_are_refused_by_name(kuhn):
     ):
         with pytest.raises(ValueError, match=f"{name}=0"):
             VectorEnv(kuhn, **({"num_envs": 2, "seed": 0} | kwargs))
-
-
-def test_streams_are_distinct_and_reproducible():
-    assert len(np.unique(make_streams(100_000, 1, 2))) == 100_000
-    assert (make_streams(10, 1, 2) == make_streams(10, 1, 2)).all()
-    assert derive_key(1, 2) != derive_key(2, 1)
-    with pytest.raises(ValueError, match="non-negative"):
-        derive_key(-1)
 
 
 def test_random_play_gives_the_exact_mean_return(leduc, leduc_tree):
@@ -185,7 +229,7 @@ def test_save_load_go_on_is_go_on(leduc):
     env, other = VectorEnv(leduc, 50, seed=1), VectorEnv(leduc, 50, seed=2)
     for _ in range(7):
         env.step(env.sample_uniform())
-    other.load(env.save())
+    other.load_state_dict(env.state_dict())
     for _ in range(20):
         env.step(env.sample_uniform())
         other.step(other.sample_uniform())
@@ -197,7 +241,7 @@ def test_a_state_that_does_not_fit_is_refused(leduc, kuhn):
     before = snapshot(env)
     for stranger in (VectorEnv(leduc, 6, seed=1), VectorEnv(kuhn, 5, seed=1)):
         with pytest.raises(ValueError, match="num_envs=5 needs"):
-            env.load(stranger.save())
+            env.load_state_dict(stranger.state_dict())
     assert snapshot(env) == before
 
 
@@ -235,7 +279,7 @@ def fuzz_actions(game, count: int) -> dict[str, int]:
     env, rng, tally = VectorEnv(game, 5, seed=1), np.random.default_rng(1), {}
     for _ in range(count):
         action = fuzzed_action(env, rng)
-        before = env.save()
+        before = env.state_dict()
         legal = action.dtype.kind in "iu" and action.shape == (5,)
         legal = legal and all(0 <= a < game.num_actions and env.legal[b, a] for b, a in enumerate(action))
         try:
@@ -243,7 +287,7 @@ def fuzz_actions(game, count: int) -> dict[str, int]:
             outcome = "played"
         except (IllegalActionError, TypeError, ValueError) as error:
             outcome = type(error).__name__
-            assert env.save() == before
+            assert env.state_dict() == before
         assert (outcome == "played") == legal, action
         tally[outcome] = tally.get(outcome, 0) + 1
     return tally

@@ -93,6 +93,19 @@ def test_tic_tac_toe():
         tree.best_response(tree.uniform_policy())
 
 
+def test_two_against_two(pairs, pairs_tree):
+    """Four players; what a best response gains alone, against enumeration of a player's plans."""
+    assert pairs_tree.num_infosets == pairs_tree.num_rows == 4 * (2 + 2 * 6)
+    table = random_policy(pairs_tree, np.random.default_rng(3))
+    result, policy = pairs_tree.evaluate(table), as_dict(pairs_tree, table)
+    assert result.returns == pytest.approx(naive.action_values(pairs, policy), abs=1e-12)
+    assert result.returns == pytest.approx(result.returns[0] * np.array([1, -1, 1, -1]), abs=1e-12)
+    best = pairs_tree.best_response(table)
+    for p in range(4):
+        mixed = np.where((pairs_tree.row_player == p)[:, None], best, table)
+        assert pairs_tree.evaluate(mixed).returns[p] == pytest.approx(result.best_response_returns[p], abs=1e-12)
+
+
 def test_brute_force_twin(kuhn, kuhn_tree):
     rng = np.random.default_rng(0)
     for _ in range(3):
