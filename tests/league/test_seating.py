@@ -15,6 +15,8 @@ from lit_rl.evaluation import policy_table
 from lit_rl.league.players import RANDOM, HeuristicPlayer, NetworkPlayer, player_table
 from lit_rl.league.seating import DRAWS, LEARNER, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating, _seat, _settle
 from lit_rl.rollout import Collecting, collect
+from lit_rl.run.replay import finished_games, game_record, verify, weights_hash
+from lit_rl.run.replay_file import ReplayWriter
 
 TEAMS = [(0, 1), (0, 1, 2), (0, 1, 0, 1), (1, 0, 0, 2)]
 
@@ -188,3 +190,28 @@ def test_whoever_is_loaded_in_mid_game_is_told_that_it_begins(leduc):
     assert other.needed() == ["a"] and other.player("a") is None and other.shares == {"a": 1.0}
     other.meet("a", player)
     assert player.began == [list(range(10))]
+
+
+def test_replays_know_whose_moves_are_the_learners(leduc, tmp_path):
+    env = VectorEnv(leduc, 50, seed=4, record=True)
+    seating = Seating(env, seed=2)
+    seating.meet("random", HeuristicPlayer(RANDOM, leduc))
+    seating.draw_from({"random": 1.0}, 0.3)
+    seating.seat_all_rows()
+    network = lively(leduc)
+    rollout = collect(env, network, 12, opponents=seating, keep_logits=True)
+    writer, count, theirs = ReplayWriter(tmp_path / "replay.jsonl"), 0, 0
+    writer.begin(
+        {"run": "x", "continues": "", "game": "envs.leduc_poker", "name": leduc.name, "version": leduc.version}
+    )
+    for game in finished_games(rollout):
+        record = game_record(leduc, rollout, *game)
+        facts = {"iteration": 0, "decisions": 1, "precision": "32-true", "weights": weights_hash(network)}
+        writer.append(facts | record)
+        count += 1
+        theirs += sum("logits" not in move for move in record["moves"])
+        assert all(("logits" in move) != move.get("opponent", False) for move in record["moves"])
+    writer.sync()
+    report = verify(tmp_path / "replay.jsonl", leduc, network)
+    assert report.games == report.games_of_weights == count > 50 and theirs > 30
+    assert report.decisions_of_weights == report.decisions - theirs
