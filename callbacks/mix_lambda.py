@@ -1,16 +1,15 @@
 """What the scheduler of a mixed policy does: shares, regrets and table in the log, and one picture at the end."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from lit_rl.armac.meta_regret import MetaRegret
-from lit_rl.armac.mix_scheduler import Scheduler
-from lit_rl.armac.state_keys import StateKeys
+from lit_rl.armac.mix_scheduler import MixStatistics
 from lit_rl.meter import is_log_iteration
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ConfigError
@@ -18,20 +17,9 @@ from lit_rl.run.errors import ConfigError
 MOST_POINTS, MOST_STATES = 2000, 24  # of the picture
 
 
-class MixStatistics(NamedTuple):
-    """How the N decisions of one iteration were mixed."""
-
-    mix_lambda: Tensor  # [N]
-    bin: Tensor  # [N] int64
-    key: Tensor | None  # [N] int64, state keys; None: there are none
-
-
 class Mixes(Protocol):
     """What MixLambda needs of an algorithm."""
 
-    scheduler: Scheduler
-    state_keys: StateKeys | None  # puts keys into words
-    meta_regret: MetaRegret | None
     decisions: Tensor  # sampled so far
 
     def mix_statistics(self) -> MixStatistics:
@@ -50,21 +38,22 @@ class MixLambda(L.Callback):
     def __init__(self) -> None:
         self._log_dir: str | None = None
         self._curve: list[list[float]] = []  # [decisions, mean, standard deviation, *shares], one per logged iteration
+        self._bins: tuple[float, ...] = ()
         self._states: list[tuple[str, int, float]] = []  # in words, decisions, mean mix_lambda; the last iteration's
 
     def state_dict(self) -> dict:
-        return {"curve": self._curve, "states": self._states}
+        return {"curve": self._curve, "bins": self._bins, "states": self._states}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self._curve = [list(point) for point in state_dict["curve"]]
+        self._bins = tuple(state_dict["bins"])
         self._states = [tuple(state) for state in state_dict["states"]]
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        needed = ("scheduler", "state_keys", "meta_regret", "mix_statistics")
-        if missing := [name for name in needed if not hasattr(pl_module, name)]:
+        if not hasattr(pl_module, "mix_statistics"):
             raise ConfigError(
                 f"callback MixLambda watches an algorithm that mixes two policies; {type(pl_module).__name__} has no "
-                f"{missing[0]}: leave the callback out"
+                "mix_statistics(): leave the callback out"
             )
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,40 +62,38 @@ class MixLambda(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not is_log_iteration(trainer):
             return
-        mix_lambda, bin, key = pl_module.mix_statistics()
-        bins, table = pl_module.scheduler.bins, pl_module.meta_regret
-        shares = (torch.bincount(bin, minlength=len(bins)) / len(bin)).tolist()
-        mean, std = float(mix_lambda.mean()), float(mix_lambda.std(correction=0))
+        mixed: MixStatistics = pl_module.mix_statistics()
+        self._bins = tuple(mixed.bins)
+        shares = (torch.bincount(mixed.bin, minlength=len(self._bins)) / len(mixed.bin)).tolist()
+        mean = float(mixed.mix_lambda.mean())
+        std = float(mixed.mix_lambda.std(correction=0))
         metrics = {"lambda_mean": mean, "lambda_std": std}
-        metrics |= {f"share/{value:g}": share for value, share in zip(bins, shares)}
-        if table is not None:
-            metrics |= {f"regret/{value:g}": regret for value, regret in zip(bins, table.mean_regrets().tolist())}
-            metrics |= {f"table/{name}": number for name, number in table.statistics().items()}
+        metrics |= {f"share/{value:g}": share for value, share in zip(self._bins, shares)}
+        if mixed.regrets is not None:
+            metrics |= {f"regret/{value:g}": regret for value, regret in zip(self._bins, mixed.regrets.tolist())}
+        metrics |= {f"table/{name}": number for name, number in mixed.table.items()}
         for name, value in metrics.items():
             self.log(f"mix/{name}", value, rank_zero_only=True)
         self._curve.append([float(pl_module.decisions), mean, std, *shares])
         if len(self._curve) > MOST_POINTS:
             del self._curve[1::2]
-        if key is not None and pl_module.state_keys is not None:
-            self._states = states_most_met(key, mix_lambda, pl_module.state_keys)
+        if mixed.key is not None and mixed.words is not None:
+            self._states = states_most_met(mixed.key, mixed.mix_lambda, mixed.words)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._log_dir is not None and self._curve and trainer.is_global_zero:
             title = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}, share of the actor"
             path = Path(self._log_dir) / "mix_lambda.png"
-            plot_mix_lambda(self._curve, self._states, pl_module.scheduler.bins, title, path)
+            plot_mix_lambda(self._curve, self._states, self._bins, title, path)
 
 
-def states_most_met(key: Tensor, mix_lambda: Tensor, state_keys: StateKeys) -> list[tuple[str, int, float]]:
+def states_most_met(key: Tensor, mix_lambda: Tensor, words: Callable[[int], str]) -> list[tuple[str, int, float]]:
     """The states of most decisions, most first: (in words, decisions, mean mix_lambda)."""
     keys, row, counts = key.unique(return_inverse=True, return_counts=True)
     means = torch.zeros(len(keys), dtype=torch.float64, device=key.device)
     means = means.index_add_(0, row, mix_lambda.double()) / counts
     most = counts.argsort(descending=True, stable=True)[:MOST_STATES]
-    return [
-        (state_keys.describe(k), n, mean)
-        for k, n, mean in zip(keys[most].tolist(), counts[most].tolist(), means[most].tolist())
-    ]
+    return [(words(k), n, mean) for k, n, mean in zip(keys[most].tolist(), counts[most].tolist(), means[most].tolist())]
 
 
 def plot_mix_lambda(

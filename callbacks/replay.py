@@ -1,5 +1,6 @@
 """Writes chosen games, move by move, to <run>/replay.jsonl; `litrl-replay` verifies and shows them."""
 
+import copy
 import hashlib
 import itertools
 import warnings
@@ -20,7 +21,6 @@ from lit_rl.run.replay import finished_games, game_record, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, read
 
 REPLAY_STREAM = 4
-POSITION = ("offset", "sha256", "games")
 
 
 class Replay(L.Callback):
@@ -67,7 +67,8 @@ class Replay(L.Callback):
         if not data.env.record:
             raise ConfigError("Replay: the datamodule's env was built without it and does not record; use a new one")
         if state["games"] and self.path.exists():
-            self._writer = ReplayWriter(self.path, {name: state[name] for name in POSITION})
+            self._writer = ReplayWriter(self.path)
+            self._writer.load_state_dict(state)
             return
         if not state["run"]:  # the same run started over gets the same id
             words = (data.game.name, data.game.version, data.seed, data.num_envs, weights_hash(pl_module.policy))
@@ -81,7 +82,7 @@ class Replay(L.Callback):
             "name": data.game.name, "version": data.game.version, "seed": data.seed,
         }  # fmt: skip
         self._guarded(lambda: self._writer.begin(header), 0)
-        self._state |= self._writer.state
+        self._state |= self._writer.state_dict()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch, batch_idx: int) -> None:
         iteration = trainer.current_epoch
@@ -92,7 +93,7 @@ class Replay(L.Callback):
             rollout = rollout_of(trainer)
             games = itertools.islice(finished_games(rollout), self.games)
             self._record(trainer, pl_module, rollout, games, trainer.precision)
-            self._state |= self._writer.state
+            self._state |= self._writer.state_dict()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):
@@ -103,7 +104,7 @@ class Replay(L.Callback):
         """One game of each row of a small env of its own; a run that goes on cuts them off again: not in the state."""
         if self._writer is None:
             return
-        data, policy, training = trainer.datamodule, pl_module.policy, pl_module.policy.training
+        data, policy = trainer.datamodule, copy.deepcopy(pl_module.policy)  # a run's own may remember what it was asked
         limit = data.truncate_after or data.game.max_steps
         env = VectorEnv(data.game, self.games, derive_key(data.seed, REPLAY_STREAM), data.truncate_after, record=True)
         collecting = Collecting(temperature=collecting_of(pl_module).temperature)
@@ -111,7 +112,6 @@ class Replay(L.Callback):
         with torch.autocast(next(policy.parameters()).device.type, enabled=False):
             steps = min(limit, data.game.max_steps)
             rollout = collect(env, policy, steps, collecting=collecting, keep_logits=True)
-        policy.train(training)
         games = (game for game in finished_games(rollout) if game[1] == 0)
         precision = "32-true" if next(policy.parameters()).dtype == torch.float32 else trainer.precision
         self._record(trainer, pl_module, rollout, games, precision)

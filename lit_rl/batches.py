@@ -12,7 +12,7 @@ from jsonargparse.typing import ClosedUnitInterval, PositiveInt
 from torch import Tensor
 
 from lit_rl.rollout import Rollout, legal_of
-from lit_rl.row_index import merge_equal_rows
+from lit_rl.row_index import merge_equal_rows, repeats
 from lit_rl.run.errors import ConfigError, check_ranges
 
 
@@ -88,7 +88,7 @@ def minibatches(
         x.flatten()[chosen] for x in (rollout.action, rollout.log_prob, rollout.value, advantages, returns)
     )
     merged = None
-    if settings.merge_rows or settings.visit_exponent is not None:
+    if settings.visit_exponent is not None or (settings.merge_rows and repeats(obs, bits, chosen)):
         first, row = merge_equal_rows(obs[chosen], bits[chosen])
         if settings.merge_rows and len(first) <= n // settings.num_minibatches // 2:
             merged = obs[chosen[first]], legal_of(bits[chosen[first]], num_actions)

@@ -1,16 +1,24 @@
-"""Losses as pure functions of tensors, one value per row; whoever calls them averages.
+"""Losses as pure functions of tensors, one value per row; whoever calls them averages. Where rows are weighted, the
+loss is the weighted sum.
 
 Letters: N rows, A actions. Log-probabilities of illegal actions are hugely negative but finite (`policy.MASKED`).
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def _same_shape(**tensors: Tensor) -> None:
     shapes = {name: tuple(t.shape) for name, t in tensors.items()}
     if len(set(shapes.values())) != 1 or any(len(s) != 1 for s in shapes.values()):
         raise ValueError(f"all of these must have one shape [N]: {shapes}")
+
+
+def _same_table(**tensors: Tensor) -> None:
+    shapes = {name: tuple(t.shape) for name, t in tensors.items()}
+    if len(set(shapes.values())) != 1 or any(len(s) != 2 for s in shapes.values()):
+        raise ValueError(f"all of these must have one shape [N, A]: {shapes}")
 
 
 def clipped_surrogate(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> Tensor:
@@ -71,6 +79,42 @@ def neurd(logits: Tensor, legal: Tensor, advantages: Tensor, threshold: float, c
     force = torch.where(logits >= threshold, force.clamp_max(0), force)
     force = torch.where(logits <= -threshold, force.clamp_min(0), force)
     return -torch.where(legal, logits * force, 0.0).sum(-1)
+
+
+def cross_entropy(logits: Tensor, legal: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """- sum over rows and legal a of weight target(a) log softmax(logits)(a): a scalar; all arguments [N, A].
+
+    `target` are policies, the weights are at least 0 with sum 1 over the rows.
+    """
+    _same_table(logits=logits, legal=legal, target=target, weight=weight)
+    log_probs = torch.log_softmax(logits, dim=-1)
+    return -(weight * target * torch.where(legal, log_probs, 0.0)).sum()
+
+
+def squared_error(output: Tensor, legal: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Sum over rows and legal actions of weight (output - target)^2: a scalar; all arguments [N, A]."""
+    _same_table(output=output, legal=legal, target=target, weight=weight)
+    error = F.mse_loss(torch.where(legal, output, 0.0), target, reduction="none")
+    return (weight * torch.where(legal, error, 0.0)).sum()
+
+
+def regret_matching(regrets: Tensor, legal: Tensor) -> Tensor:
+    """The regret-matching policy [N, A] (Hart and Mas-Colell 2000) of regrets [N, A] with legal [N, A] bool.
+
+        pi(a) = max(R(a), 0) / sum over legal b of max(R(b), 0);      uniform over the legal where none is positive
+
+    Illegal actions get exactly 0, whatever their regret. The gradient into `regrets` is 0 where the row is uniform. A
+    legal NaN makes its row NaN. At least one action of each row must be legal.
+    """
+    if regrets.shape != legal.shape or regrets.ndim != 2:
+        raise ValueError(f"regrets {tuple(regrets.shape)} and legal {tuple(legal.shape)} must both be [N, A]")
+    positive = torch.where(legal, regrets, 0.0).clamp_min(0.0)
+    largest = positive.amax(-1, keepdim=True)
+    none = largest <= 0  # False for a NaN
+    shares = positive / torch.where(none, 1.0, largest).detach()  # so that neither tiny nor huge regrets lose the sum
+    total = torch.where(none, 1.0, shares.sum(-1, keepdim=True))
+    uniform = legal.to(regrets.dtype) / legal.sum(-1, keepdim=True)
+    return torch.where(none, uniform, shares / total)
 
 
 def approx_kl(log_prob: Tensor, old_log_prob: Tensor) -> Tensor:

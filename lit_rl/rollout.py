@@ -20,6 +20,7 @@ from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
 
 CutGames = Literal["carry", "bootstrap", "drop"]
+MOST_DISTINCT = 0.9  # of a step's rows: beyond, merging equal ones costs more than it brings
 
 
 def check_cut_games(value: str) -> None:
@@ -52,9 +53,17 @@ class Collecting:
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
-        """[B, P] float32: how often each player explores; None where nobody does."""
+        """[B, P] float32: how often each player explores; None where nobody does.
+
+        Raises:
+            ConfigError: one explores, row by row another one, and the rows do not come out even.
+        """
         if not self.exploration:
             return None
+        if self.explorers == "one" and num_envs % num_players:
+            raise ConfigError(
+                f"num_envs={num_envs}: players explore in turns, row by row; use a multiple of {num_players}"
+            )
         rates = torch.full((num_envs, num_players), float(self.exploration))
         return rates if self.explorers == "all" else rates * explorer_seat(num_envs, num_players)
 
@@ -295,6 +304,7 @@ class _Actor:
     ):
         self.env, self.policy, self.collecting, self.opponents = env, policy, collecting, opponents
         self.keep_logits, self.device = keep_logits, next(policy.parameters()).device
+        self.merges = collecting.merge_rows  # until a step shows that it does not pay
         self.explores = collecting.explores(env.num_envs, env.game.num_players)
         shape = (env.num_envs, env.game.num_players, *(getattr(policy, "state_shape", ()) or (0,)))
         self.state = torch.zeros(shape) if previous is None else previous.last_state.clone()
@@ -365,9 +375,10 @@ class _Actor:
     def evaluate(self, obs: Tensor, legal: Tensor, bits: Tensor | None = None, state: Tensor | None = None):
         """The policy's PolicyOutput for obs [N, *D], legal [N, A], their bits [N, W] and memories [N, *S]."""
         more = () if state is None else (state.to(self.device),)
-        if not self.collecting.merge_rows or state is not None or bits is None:
+        if not self.merges or state is not None or bits is None:
             return self.policy(obs.to(self.device), legal.to(self.device), *more)
         first, row = merge_equal_rows(obs, bits)
+        self.merges = len(first) <= MOST_DISTINCT * len(row)
         output = self.policy(obs[first].to(self.device), legal[first].to(self.device))
         extras = {name: x.cpu()[row] for name, x in output.extras.items()}
         return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row], None, extras)

@@ -4,14 +4,13 @@ Exact, not an approximation: the loss is the same function of the same outputs, 
 to the order of floating-point sums.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numba import njit
 from torch import Tensor
 
-from envs.rng import GAMMA, mix
+from envs.game import Interface
+from envs.rng import mix
 
 
 def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
@@ -21,12 +20,25 @@ def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
         first [M] int64: where each distinct row first appears; row [N] int64: which distinct row each row is, so that
         `obs[first][row]` equals `obs`.
     """
-    words = _words(obs, legal)
+    words = row_words(obs, legal)
     slots = np.full(_num_slots(len(words)), -1, np.int64)
     known, keys, first = np.empty_like(words), np.empty(len(words), np.uint64), np.empty(len(words), np.int64)
     row = np.empty(len(words), np.int64)
     count = _find_or_add(words, known, keys, slots, 0, first, row)
     return torch.from_numpy(first[:count].copy()), torch.from_numpy(row)
+
+
+def repeats(obs: Tensor, legal: Tensor, chosen: Tensor) -> bool:
+    """Whether it may pay to merge equal ones among the rows `chosen` [n] of (obs, legal); False only where it cannot.
+
+    Looks at 4,096 of them: if n rows held n / 2 distinct ones or fewer, n^-1 4,096^2 pairs of these would be equal on
+    average, 16 of a million rows, and none at all with a probability of e^-16.
+    """
+    sample = chosen[:: max(1, len(chosen) // SAMPLE)]
+    return len(merge_equal_rows(obs[sample], legal[sample])[0]) < len(sample)
+
+
+SAMPLE = 4096
 
 
 class RowIndex:
@@ -39,10 +51,16 @@ class RowIndex:
     def __init__(self, obs_shape: tuple[int, ...], obs_dtype: torch.dtype, num_actions: int):
         self._obs = torch.empty(16, *obs_shape, dtype=obs_dtype)
         self._legal = torch.empty(16, num_actions, dtype=torch.bool)
-        self._words = _words(self._obs, self._legal)
+        self._words = row_words(self._obs, self._legal)
         self._keys = np.empty(16, np.uint64)
         self._slots = np.full(_num_slots(16), -1, np.int64)
         self._count = 0
+
+    @classmethod
+    def of(cls, game: Interface, num_views: int | None = None) -> "RowIndex":
+        """An index of the game's infostates, or of histories as `num_views` infostates side by side."""
+        shape = game.obs_shape if num_views is None else (num_views, *game.obs_shape)
+        return cls(shape, obs_dtype(game), game.num_actions)
 
     def __len__(self) -> int:
         return self._count
@@ -61,7 +79,7 @@ class RowIndex:
 
     def find_or_add(self, obs: Tensor, legal: Tensor) -> Tensor:
         """The numbers [N] int64 of rows obs [N, *D], legal [N, A]; new ones are added."""
-        words = _words(obs, legal)
+        words = row_words(obs, legal)
         if self._count + len(words) > len(self._keys):
             self._grow(2 * (self._count + len(words)))
         before, first, row = self._count, np.empty(len(words), np.int64), np.empty(len(words), np.int64)
@@ -90,62 +108,24 @@ class RowIndex:
         _fill_slots(self._keys, self._count, self._slots)
 
 
-def uniform_of_rows(obs: Tensor, legal: Tensor, num_numbers: int, key: int) -> Tensor:
-    """Random numbers [N, num_numbers] float32 in [0, 1), on the CPU: a function of row (obs, legal) and key."""
-    numbers = np.empty((len(obs), num_numbers))
-    _hash_rows(_words(obs.cpu(), legal.cpu()), np.uint64(key), numbers)
-    return torch.from_numpy(numbers).float().clamp_max(1 - 2**-24)
+def obs_dtype(game: Interface) -> torch.dtype:
+    """The torch dtype of the game's obs."""
+    return torch.from_numpy(np.zeros(0, game.obs_dtype)).dtype
 
 
-class Infostates(NamedTuple):
-    """The M infostates at which N decisions were made."""
-
-    obs: Tensor  # [M, *D]
-    legal: Tensor  # [M, A] bool
-    first: Tensor  # [M], the first decision at each
-    row: Tensor  # [N], where each decision was made
-    visits: Tensor  # [M] float32
-    weight: Tensor  # [M], proportional to the root of the visits, with sum 1
-
-    def mean(self, values: Tensor) -> Tensor:
-        """[N, X] -> [M, X]."""
-        return torch.from_numpy(sum_rows(self.row.numpy(), values, len(self.first))).float() / self.visits.unsqueeze(1)
-
-
-def infostates(obs: Tensor, legal: Tensor) -> Infostates:
-    """Which infostates N decisions with obs [N, *D] and legal [N, A] were made at; on the CPU."""
-    first, row = merge_equal_rows(obs, legal)
-    visits = torch.bincount(row).float()
-    return Infostates(obs[first], legal[first], first, row, visits, visits.sqrt() / visits.sqrt().sum())
-
-
-def sum_rows(row: np.ndarray, vectors: Tensor, num_rows: int) -> np.ndarray:
-    """[num_rows, A] float64: the sum of the vectors [N, A] of each row [N]."""
-    columns = vectors.numpy().T
-    return np.stack([np.bincount(row, column, num_rows) for column in columns], axis=1)
-
-
-def _words(obs: Tensor, legal: Tensor) -> np.ndarray:
+def row_words(obs: Tensor, legal: Tensor) -> np.ndarray:
     """Rows as 64-bit words [N, W], padded with zeros."""
-    parts = [x.contiguous().flatten(1).numpy().view(np.uint8) for x in (obs, legal)]
-    rows = np.concatenate(parts, axis=1)
-    padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
-    padded[:, : rows.shape[1]] = rows
+    left, right = (x.contiguous().flatten(1).numpy().view(np.uint8) for x in (obs, legal))
+    middle, end = left.shape[1], left.shape[1] + right.shape[1]
+    padded = np.empty((len(left), -(-end // 8) * 8), np.uint8)
+    padded[:, :middle] = left
+    padded[:, middle:end] = right
+    padded[:, end:] = 0
     return padded.view(np.uint64)
 
 
 def _num_slots(num_rows: int) -> int:
     return 1 << max(4, (2 * num_rows - 1).bit_length())
-
-
-@njit
-def _hash_rows(words, key, numbers):
-    for i in range(len(words)):
-        hashed = key
-        for w in range(words.shape[1]):
-            hashed = mix(hashed ^ words[i, w])
-        for k in range(numbers.shape[1]):
-            numbers[i, k] = (mix(hashed + np.uint64(k + 1) * GAMMA) >> np.uint64(11)) * 2.0**-53
 
 
 @njit

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "train", "armac", "league", "nash_conv", "meta_regret")
+SECTIONS = ("start", "env", "rollout", "wide", "train", "armac", "league", "nash_conv", "meta_regret")
 
 
 class Table:
@@ -139,17 +139,77 @@ def shared_mlp(game):
 def bench_rollout(table: Table, threads: int) -> None:
     from envs.game import load_game
     from envs.vector_env import VectorEnv
-    from lit_rl.rollout import collect
+    from lit_rl.rollout import Collecting, collect
 
     game = load_game("envs.leduc_poker")
     for merge_rows in (False, True):
         env, network = VectorEnv(game, 4096, seed=0, num_threads=threads), shared_mlp(game)
 
         def work(env=env, network=network, merge_rows=merge_rows) -> int:
-            return collect(env, network, 16, merge_rows=merge_rows).num_decisions
+            return collect(env, network, 16, collecting=Collecting(merge_rows=merge_rows)).num_decisions
 
         label = "equal rows merged" if merge_rows else "every row"
         table.add(f"leduc_poker rollout, 4096 x 16, shared 2x128, {label}", rate(work, 15), "decisions/s")
+
+
+def bench_wide(table: Table, threads: int) -> None:
+    """What a decision costs beside the network where 13,527 actions may be chosen and no row repeats."""
+    import torch
+
+    from envs.bits import pack
+    from envs.sampling import draw
+    from envs.vector_env import VectorEnv
+    from lit_rl.batches import Minibatches, minibatches
+    from lit_rl.policy import ActorCritic, PolicyOutput
+    from lit_rl.rollout import Collecting, collect
+    from scripts.wide_game import GAME
+
+    class Given(ActorCritic):
+        """No network at all: logits that are there already."""
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(()))
+            self.logits, self.value = torch.randn(1024, GAME.num_actions), torch.zeros(1024)
+
+        def forward(self, obs, legal, state=None):
+            return PolicyOutput(self.logits[: len(obs)], self.value[: len(obs)])
+
+    env, policy, steps = VectorEnv(GAME, 512, seed=0, num_threads=threads), Given(), 16
+    how = Collecting(cut_games="bootstrap")
+    logits, bits = policy.logits[:512].numpy(), pack(env.legal)
+
+    def random_play() -> int:
+        for _ in range(steps):
+            env.step(env.sample_uniform())
+        return 512 * steps
+
+    def sampling() -> int:
+        draw(env, logits, bits)
+        return 512
+
+    rollout = collect(env, policy, steps, collecting=how)
+    size = sum(x.numel() * x.element_size() for x in rollout.state_dict().values() if torch.is_tensor(x))
+    valid = torch.ones(steps, 512, dtype=torch.bool)
+    zeros = torch.zeros(steps, 512)
+
+    def first_batch(merge_rows: bool) -> Callable[[], int]:
+        settings = Minibatches(1, 16, merge_rows=merge_rows)
+
+        def work() -> int:
+            next(minibatches(rollout, zeros, zeros, valid, settings, torch.Generator().manual_seed(0)))
+            return 512 * steps
+
+        return work
+
+    what = "13,527 actions, 512 rows"
+    table.add(f"{what}: memory per stored decision", size / (512 * steps) / 1000, "kB")
+    table.add(f"{what}: sampling", 1e6 / rate(sampling, 20), "us/row")
+    table.add(f"{what}: rules and obs, random play", 1e6 / rate(random_play), "us/row")
+    collected = rate(lambda: collect(env, policy, steps, collecting=how).num_decisions)
+    table.add(f"{what}: collect without a network", 1e6 / collected, "us/row")
+    table.add(f"{what}: minibatches to the first batch", 1e6 / rate(first_batch(False)), "us/row")
+    table.add(f"{what}: the same, looking for equal rows", 1e6 / rate(first_batch(True)), "us/row")
 
 
 def make_clock():
@@ -173,13 +233,15 @@ def bench_train(table: Table, threads: int) -> None:
     import torch
 
     from datamodules.self_play import SelfPlayDataModule
+    from lit_rl.batches import Minibatches
     from lit_rl.ppo import PPO
 
     def train(label: str, epochs: int = 25, **options) -> None:
         precision = options.pop("precision", "32-true")
         accelerator = options.pop("accelerator", "cpu")
         clock = make_clock()
-        model = PPO("envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, **options)
+        minibatches = Minibatches(4, 4, merge_rows=options.pop("merge_rows", True))
+        model = PPO("envs.leduc_poker", network=shared_mlp, minibatches=minibatches, **options)
         data = SelfPlayDataModule("envs.leduc_poker", num_envs=4096, num_steps=16, num_threads=threads)
         trainer = L.Trainer(
             accelerator=accelerator, precision=precision, max_epochs=epochs, logger=False, enable_checkpointing=False,
@@ -324,7 +386,7 @@ def bench_league(table: Table, threads: int) -> None:
             else:
                 data = LeagueDataModule("envs.leduc_poker", league=str(places[kind]), run="bench", **options, **sizes)
             model = PPO(
-                "envs.leduc_poker", network=shared_mlp, update_epochs=4, num_minibatches=4, merge_rows=merge_rows
+                "envs.leduc_poker", network=shared_mlp, minibatches=Minibatches(4, 4, merge_rows=merge_rows)
             )
             trainer = L.Trainer(
                 accelerator="cpu", max_epochs=30, logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -349,7 +411,7 @@ def bench_league(table: Table, threads: int) -> None:
 def bench_nash_conv(table: Table, threads: int) -> None:
     from envs.exact import GameTree
     from envs.game import load_game
-    from lit_rl.policy import exact_metrics
+    from lit_rl.evaluation import exact_metrics
 
     for name in ("leduc_poker", "kuhn_poker"):
         game = load_game(f"envs.{name}")
@@ -399,8 +461,9 @@ def bench_meta_regret(table: Table, threads: int) -> None:
     from lit_rl.armac.meta_regret import MetaRegret
     from lit_rl.armac.mix_scheduler import MixScheduler, scheduler_loss
     from lit_rl.armac.mix_utility import Counterfactual, MixedDecisions
-    from lit_rl.armac.mixing import LinearMixer, regret_matching
+    from lit_rl.armac.mixing import LinearMixer
     from lit_rl.armac.state_keys import TieredKeys
+    from lit_rl.losses import regret_matching
 
     n, tree = 65_536, GameTree(load_game("envs.leduc_poker"))
     rows = torch.randint(0, tree.num_rows, (n,), generator=torch.Generator().manual_seed(0))

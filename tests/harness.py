@@ -49,8 +49,8 @@ RUNS = {
         "--trainer.callbacks+=Replay", "--trainer.callbacks.every", "7",
     ],
     "kuhn_armac_past": [
-        "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--data.past_policies", "8",
-        "--data.seated", "3",
+        "--config", "configs/kuhn_armac.yaml", "--data", "RetrospectiveDataModule", "--data.num_envs", "16",
+        "--data.past_policies", "8", "--data.seated", "3",
     ],
     "leduc_armac": [
         "--config", "configs/leduc_armac.yaml", "--data.num_envs", "16", "--model.mix_lambda", "0.5",

@@ -1,46 +1,28 @@
-"""What ARMAC remembers of the games so far: regrets, policies that were played, and what its critic is to learn.
+"""What ARMAC remembers of the games so far: regrets, and policies that were played.
 
 `RowMemory` keeps sums, one row per distinct infostate: every sample counts, and the network is trained on the sums. It
 is for games whose infostates can be counted; a sceptic may call it tabular. `ReservoirMemory` keeps raw samples, a
 bounded number of them, in which each sample of the past survives with the same probability (Vitter 1985), which is how
-methods for large games remember. Both hand out `Rows`, the targets of a network. The critic's targets, which fade
-quickly, are kept per history in either case (`CriticMemory`).
+methods for large games remember. Both hand out `Rows`, the targets of a network. What the critic is to learn is
+remembered elsewhere (`armac.critic_memory`).
 
-Letters: N decisions, M rows, A actions, P players, D obs shape.
+Letters: N decisions, M rows, A actions, D obs shape.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveInt
 from torch import Tensor
-from torch.nn import functional as F
 
 from envs.game import Game
-from lit_rl.armac.mixing import regret_matching
-from lit_rl.row_index import RowIndex, merge_equal_rows, sum_rows
+from lit_rl.armac.infostates import sum_rows
+from lit_rl.armac.reservoir import Reservoir
+from lit_rl.armac.rows import Rows, Samples, grown
+from lit_rl.losses import cross_entropy, regret_matching, squared_error
+from lit_rl.row_index import RowIndex, merge_equal_rows
 from lit_rl.run.errors import check_ranges
-
-LEAST = 1e-3  # a critic target that has faded below this weight is forgotten
-
-
-class Rows(NamedTuple):
-    """What a network is to say, row by row."""
-
-    obs: Tensor  # [M, *D]; for a critic the histories [M, P * D]
-    legal: Tensor  # [M, A] bool
-    target: Tensor  # [M, A] float32
-    weight: Tensor  # [M, A] float32, at least 0, with sum 1
-
-
-class Samples(NamedTuple):
-    """What one rollout adds, infostates [N, *D] with their legal actions [N, A] and a vector each."""
-
-    obs: Tensor
-    legal: Tensor
-    vector: Tensor  # [N, A] float32: regrets in reward units, or a policy
 
 
 class Memory:
@@ -108,14 +90,14 @@ class RowMemory(Memory):
         check_ranges(RowMemory.__init__, locals())
         self.floor, self.regret_decay = floor, float(regret_decay)
         self.averaging_power, self.visit_exponent = float(averaging_power), float(visit_exponent)
-        self.index = new_index(game)
+        self.index = RowIndex.of(game)
         self.regrets, self.policies = np.zeros((0, game.num_actions)), np.zeros((0, game.num_actions))
         self.visits = np.zeros(0)
 
     def add(self, regrets: Samples, policies: Samples, iteration: int, generator: torch.Generator) -> None:
         row, seen = (self.index.find_or_add(s.obs, s.legal).numpy() for s in (regrets, policies))
         self.regrets, self.policies, self.visits = (
-            _grown(x, len(self.index)) for x in (self.regrets, self.policies, self.visits)
+            grown(x, len(self.index)) for x in (self.regrets, self.policies, self.visits)
         )
         self.regrets = self.regret_decay * self.regrets + sum_rows(row, regrets.vector, len(self.index))
         if self.floor:
@@ -143,7 +125,7 @@ class RowMemory(Memory):
         return regret_matching((logits - logits.amax(-1, keepdim=True)).exp(), legal)
 
     def regret_loss(self, logits: Tensor, rows: Rows) -> Tensor:
-        return cross_entropy(logits, rows)
+        return cross_entropy(logits, *rows[1:])
 
     def state_dict(self) -> dict:
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("regrets", "policies", "visits")}
@@ -220,7 +202,7 @@ class ReservoirMemory(Memory):
         return regret_matching(logits, legal)
 
     def regret_loss(self, logits: Tensor, rows: Rows) -> Tensor:
-        return squared_error(logits, rows)
+        return squared_error(logits, *rows[1:])
 
     def state_dict(self) -> dict:
         return {name: reservoir.state_dict() for name, reservoir in self.reservoirs.items()}
@@ -228,165 +210,3 @@ class ReservoirMemory(Memory):
     def load_state_dict(self, state: dict) -> None:
         for name, reservoir in self.reservoirs.items():
             reservoir.load_state_dict(state[name])
-
-
-SAMPLE = ("obs", "legal", "vector", "weight")  # of a reservoir, one row per sample
-
-
-class Reservoir:
-    """At most `capacity` of all samples ever added, each with the same probability (Vitter 1985, algorithm R).
-
-    Args:
-        game: tells the shapes.
-        capacity: the most samples it holds.
-        adds_up: keep the sums per infostate of what it holds, for `sums`.
-    """
-
-    def __init__(self, game: Game, capacity: int, adds_up: bool = False):
-        self.capacity, self.seen = capacity, 0
-        self.obs = torch.zeros(0, *game.obs_shape, dtype=obs_dtype(game))
-        self.legal = torch.zeros(0, game.num_actions, dtype=torch.bool)
-        self.vector = torch.zeros(0, game.num_actions)
-        self.weight = torch.zeros(0, dtype=torch.float64)
-        self.index = new_index(game) if adds_up else None
-        self._sums, self._total = torch.zeros(0, game.num_actions, dtype=torch.float64), self.weight
-
-    def __len__(self) -> int:
-        return min(self.seen, self.capacity)
-
-    def add(self, samples: Samples, weight: float, generator: torch.Generator) -> None:
-        n, before = len(samples.obs), len(self)
-        if len(self.obs) < min(self.seen + n, self.capacity):
-            self._grow(min(max(2 * len(self.obs), self.seen + n), self.capacity))
-        number = torch.arange(self.seen, self.seen + n)
-        place = (torch.rand(n, generator=generator, dtype=torch.float64) * (number + 1)).long()
-        place = torch.where(number < self.capacity, number, place)
-        kept = (place < self.capacity).nonzero().flatten()
-        kept = kept[_last_of_each(place[kept])]
-        at = place[kept]
-        self._count(at[at < before], -1.0)
-        self.obs[at], self.legal[at], self.vector[at] = (
-            samples.obs[kept],
-            samples.legal[kept],
-            samples.vector[kept].float(),
-        )
-        self.weight[at] = weight
-        self._count(at, 1.0)
-        self.seen += n
-
-    def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Infostates obs [M, *D] with legal [M, A], the weighted sum of their vectors [M, A] and their weight [M]."""
-        there = self._total > 0
-        return self.index.obs[there], self.index.legal[there], self._sums[there], self._total[there]
-
-    def _count(self, at: Tensor, sign: float) -> None:
-        """Add the samples at those places to the sums, or take them out of them."""
-        if self.index is None or not len(at):
-            return
-        row = self.index.find_or_add(self.obs[at], self.legal[at])
-        more = len(self.index) - len(self._total)
-        self._sums = torch.cat([self._sums, self._sums.new_zeros(more, self._sums.shape[1])])
-        self._total = torch.cat([self._total, self._total.new_zeros(more)])
-        weight = sign * self.weight[at]
-        self._sums.index_add_(0, row, weight.unsqueeze(1) * self.vector[at])
-        self._total.index_add_(0, row, weight)
-
-    def state_dict(self) -> dict:
-        state = {name: getattr(self, name)[: len(self)].clone() for name in SAMPLE} | {"seen": self.seen}
-        if self.index is not None:
-            state |= {"index": self.index.state_dict(), "sums": self._sums, "total": self._total}
-        return state
-
-    def load_state_dict(self, state: dict) -> None:
-        self.seen = int(state["seen"])
-        for name in SAMPLE:
-            setattr(self, name, state[name].clone())
-        if self.index is not None:
-            self.index.load_state_dict(state["index"])
-            self._sums, self._total = state["sums"].clone(), state["total"].clone()
-
-    def _grow(self, size: int) -> None:
-        for name in SAMPLE:
-            old = getattr(self, name)
-            setattr(self, name, torch.cat([old, old.new_zeros(size - len(old), *old.shape[1:])]))
-
-
-class CriticMemory:
-    """What the history critic is to say: per history and action the mean of the targets seen, older ones fading.
-
-    One row per distinct history; a target seen n iterations ago weighs decay^n. With decay 0 the critic learns from
-    the last rollout alone. Histories that have not been seen for long are forgotten.
-    """
-
-    def __init__(self, game: Game, decay: float):
-        self.game, self.decay = game, float(decay)
-        self.index = new_index(game, game.num_players)
-        self.sums, self.counts = (np.zeros((0, game.num_actions)) for _ in range(2))
-
-    def add(self, row: np.ndarray, action: np.ndarray, target: np.ndarray) -> None:
-        """row [N]: histories as numbers of `index`; action [N]; target [N] in player 0's view."""
-        num_actions = self.game.num_actions
-        self.sums, self.counts = (_grown(x, len(self.index)) * self.decay for x in (self.sums, self.counts))
-        cell, size = row * num_actions + action, len(self.index) * num_actions
-        self.sums += np.bincount(cell, target, size).reshape(-1, num_actions)
-        self.counts += np.bincount(cell, minlength=size).reshape(-1, num_actions)
-        alive = np.flatnonzero((self.counts > LEAST).any(1))
-        if len(self.index) > 2 * len(alive) + 10_000:
-            kept = torch.from_numpy(alive)
-            rows = {"obs": self.index.obs[kept], "legal": self.index.legal[kept]}
-            self.index, self.sums, self.counts = new_index(self.game, self.game.num_players), *self._at(alive)
-            self.index.load_state_dict(rows)
-
-    def _at(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.sums[rows], self.counts[rows]
-
-    def rows(self) -> Rows:
-        alive = np.flatnonzero((self.counts > LEAST).any(1))
-        sums, counts = self._at(alive)
-        target = np.divide(sums, counts, where=counts > LEAST, out=np.zeros_like(counts))
-        weight = torch.from_numpy(counts / counts.sum()).float()
-        alive = torch.from_numpy(alive)
-        return Rows(self.index.obs[alive], self.index.legal[alive], torch.from_numpy(target).float(), weight)
-
-    def state_dict(self) -> dict:
-        arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("sums", "counts")}
-        return arrays | self.index.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        self.index.load_state_dict(state)
-        self.sums, self.counts = state["sums"].numpy().copy(), state["counts"].numpy().copy()
-
-
-def cross_entropy(logits: Tensor, rows: Rows) -> Tensor:
-    """Mean over rows of - sum over a of target(a) log softmax(logits)(a), by their weight; a scalar."""
-    log_probs = torch.log_softmax(logits, dim=-1)
-    return -(rows.weight * rows.target * torch.where(rows.legal, log_probs, 0.0)).sum()
-
-
-def squared_error(output: Tensor, rows: Rows) -> Tensor:
-    """Weighted mean of (output - target)^2 over rows and legal actions; a scalar."""
-    error = F.mse_loss(torch.where(rows.legal, output, 0.0), rows.target, reduction="none")
-    return (rows.weight * torch.where(rows.legal, error, 0.0)).sum()
-
-
-def obs_dtype(game: Game) -> torch.dtype:
-    return torch.from_numpy(np.zeros(0, game.obs_dtype)).dtype
-
-
-def new_index(game: Game, num_views: int | None = None) -> RowIndex:
-    """An index of infostates, or of histories as `num_views` infostates side by side."""
-    shape = game.obs_shape if num_views is None else (num_views, *game.obs_shape)
-    return RowIndex(shape, obs_dtype(game), game.num_actions)
-
-
-def _grown(array: np.ndarray, num_rows: int) -> np.ndarray:
-    """The array with rows of zeros added up to `num_rows`; a copy only where there are any."""
-    if len(array) == num_rows:
-        return array
-    return np.concatenate([array, np.zeros((num_rows - len(array), *array.shape[1:]))])
-
-
-def _last_of_each(place: Tensor) -> Tensor:
-    """Positions of the last occurrence of each value, so that of two samples for one place the later one stays."""
-    _, back = np.unique(place.flip(0).numpy(), return_index=True)
-    return len(place) - 1 - torch.from_numpy(back)

@@ -134,7 +134,7 @@ class MetaRegret:
         numbers = {name: float(counters[name]) for name in ("size", "hits", "misses", "evictions")}
         return numbers | {"mean_age": age}
 
-    def save(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """All that it is, as plain tensors: the states from the least to the most recently updated."""
         order = np.empty(len(self), np.int64)
         _order(self._entries, order)
@@ -143,11 +143,11 @@ class MetaRegret:
         counters = torch.tensor([int(self._counters[0][name]) for name in COUNTERS.names])
         return state | {"counters": counters, "bins": torch.tensor(self.bins, dtype=torch.float64)}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Become what `save` returned.
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Become what `state_dict` returned.
 
         Raises:
-            ArtefactError: it has other bins, more states than fit here, or is nothing that `save` returns.
+            ArtefactError: it has other bins, more states than fit here, or is nothing that `state_dict` returns.
         """
         with well_formed("the meta-regret table"):
             bins, counters = tuple(state["bins"].tolist()), state["counters"].tolist()

@@ -21,7 +21,7 @@ share of either game. It has not been seen to gain anything beyond that.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -228,6 +228,18 @@ def _log_probs(logits: Tensor) -> Tensor:
     if logits.shape[1] == 1:
         return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=1)
     return torch.log_softmax(logits, dim=-1)
+
+
+class MixStatistics(NamedTuple):
+    """How N decisions were mixed, and what is known of the bins: what `callbacks.MixLambda` asks of an algorithm."""
+
+    bins: tuple[float, ...]  # K shares
+    mix_lambda: Tensor  # [N] float32
+    bin: Tensor  # [N] int64
+    key: Tensor | None = None  # [N] int64, state keys; None: there are none
+    words: Callable[[int], str] | None = None  # puts a key into words
+    regrets: Tensor | None = None  # [K], each bin's regret, the mean over the states
+    table: Mapping[str, float] = {}  # statistics of the table of states, by name
 
 
 def scheduler_loss(logits: Tensor, desired: Tensor, bins: Sequence[float]) -> Tensor:

@@ -3,19 +3,19 @@
 Letters: N rows, A actions, D obs, K bins.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from envs.game import Game
-from lit_rl.armac.memory import MemoryFactory, new_index
+from lit_rl.armac.infostates import uniform_of_rows
+from lit_rl.armac.memory import MemoryFactory
 from lit_rl.armac.mix_scheduler import FixedLambda, Scheduler, SchedulerFactory
 from lit_rl.armac.mixing import Mixer, MixerFactory
 from lit_rl.policy import MASKED, ActorCritic, NetworkFactory, PolicyOutput
-from lit_rl.row_index import uniform_of_rows
-
-MAX_CACHED_ROWS = 8192
+from lit_rl.row_index import RowIndex
 
 
 class Mixture(NamedTuple):
@@ -34,15 +34,34 @@ class MixedPolicy(ActorCritic):
     critic of this algorithm sees whole histories.
 
     A scheduler's random draws are hashes of infostate and `draw_key`, so that within one iteration the policy is one
-    function of the infostate.
+    function of the infostate. With a `memo` each infostate is looked at once and then remembered; whoever changes
+    weights, buffers or `draw_key` must call `renew`.
+
+    Args:
+        regret: the network of regrets.
+        regret_policy: makes a policy [N, A] of its logits [N, A] and legal [N, A].
+        actor: the network that is mixed in; None for none.
+        scheduler: chooses the actor's share.
+        mixer: makes one policy of the two.
+        memo: remembers mixtures, for games with few infostates; None asks the networks each time.
     """
 
     def __init__(
-        self, regret: ActorCritic, regret_policy, actor: ActorCritic | None, scheduler: Scheduler, mixer: Mixer
+        self,
+        regret: ActorCritic,
+        regret_policy: Callable[[Tensor, Tensor], Tensor],
+        actor: ActorCritic | None,
+        scheduler: Scheduler,
+        mixer: Mixer,
+        memo: "Memo | None" = None,
     ):
         super().__init__()
-        self.regret, self.actor, self.scheduler = regret, actor, scheduler
-        self.regret_policy, self.mixer = regret_policy, mixer
+        self.regret = regret
+        self.actor = actor
+        self.scheduler = scheduler
+        self.regret_policy = regret_policy
+        self.mixer = mixer
+        self.memo = memo
         self.draws = True  # bins at random, as in training; false: the likeliest (after the next eval() or train())
         self.register_buffer("draw_key", torch.zeros((), dtype=torch.int64))
         self.train(self.training)
@@ -53,7 +72,17 @@ class MixedPolicy(ActorCritic):
         self.scheduler.train(self.draws)
         return self
 
+    def renew(self) -> None:
+        """The policy has changed: what is remembered of it is no longer so."""
+        if self.memo is not None:
+            self.memo.renew()
+
     def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
+        """The mixture at obs [N, *D], legal [N, A]; from a memo on the CPU and without gradient."""
+        return self.compute(obs, legal) if self.memo is None else self.memo.look(self, obs, legal)
+
+    def compute(self, obs: Tensor, legal: Tensor) -> Mixture:
+        """The mixture, from the networks."""
         regret = self.regret_policy(self.regret(obs, legal).logits, legal)
         if self.actor is None:
             nothing = torch.zeros(len(obs), device=regret.device)
@@ -68,8 +97,57 @@ class MixedPolicy(ActorCritic):
         bin_prob = self.scheduler.bin_probs(logits).gather(1, output.bin.unsqueeze(1)).squeeze(1)
         return Mixture(probs, actor, regret, output.bin, bin_prob, output.mix_lambda)
 
-    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
-        return output_of(self.mixture(obs, legal).probs)
+    def forward(self, obs: Tensor, legal: Tensor, state: Tensor | None = None) -> PolicyOutput:
+        """Probabilities as logits, those of 0 at MASKED; extras mix_lambda [N] and bin [N] where there is an actor."""
+        mixture = self.mixture(obs, legal)
+        probs = mixture.probs
+        logits = torch.where(probs > 0, probs.clamp_min(torch.finfo(probs.dtype).tiny).log(), MASKED)
+        value = probs.new_zeros(len(probs), dtype=torch.float32)
+        extras = {} if self.actor is None else {"mix_lambda": mixture.mix_lambda, "bin": mixture.bin}
+        return PolicyOutput(logits.float(), value, None, extras)
+
+
+class Memo:
+    """Mixtures that were asked for before. All known infostates share one forward after `renew`, so which ones are
+    known decides the last bits: it is part of a checkpoint.
+
+    Args:
+        game: tells the shapes.
+        most_rows: with more infostates than that, `renew` begins anew.
+    """
+
+    def __init__(self, game: Game, most_rows: int):
+        self.game = game
+        self.most_rows = most_rows
+        self.index = RowIndex.of(game)
+        self._known: Mixture | None = None  # of the first rows of the index
+
+    def renew(self) -> None:
+        if len(self.index) > self.most_rows:
+            self.index = RowIndex.of(self.game)
+        self._known = None
+
+    @torch.no_grad()
+    def look(self, policy: MixedPolicy, obs: Tensor, legal: Tensor) -> Mixture:
+        row = self.index.find_or_add(obs.cpu(), legal.cpu())
+        known = 0 if self._known is None else len(self._known.probs)
+        if len(self.index) > known:
+            self._add(policy, known)
+        return Mixture(*(x[row] for x in self._known))
+
+    def _add(self, policy: MixedPolicy, known: int) -> None:
+        device = policy.draw_key.device
+        obs = self.index.obs[known:].to(device)
+        legal = self.index.legal[known:].to(device)
+        new = Mixture(*(x.cpu() for x in policy.compute(obs, legal)))
+        self._known = new if not known else Mixture(*(torch.cat(pair) for pair in zip(self._known, new)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self.index.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.index.load_state_dict(state)
+        self._known = None
 
 
 def mixed_policy(
@@ -80,6 +158,7 @@ def mixed_policy(
     mix_lambda: float,
     scheduler: SchedulerFactory,
     mixer: MixerFactory,
+    cache_rows: int = 0,
 ) -> MixedPolicy:
     """The policy that an ARMAC with these arguments plays."""
     return MixedPolicy(
@@ -88,43 +167,5 @@ def mixed_policy(
         actor=network(game) if use_scheduler or mix_lambda > 0 else None,
         scheduler=scheduler(game) if use_scheduler else FixedLambda(game, mix_lambda),
         mixer=mixer(),
+        memo=Memo(game, cache_rows) if cache_rows else None,
     )
-
-
-def output_of(probs: Tensor) -> PolicyOutput:
-    """Probabilities [N, A] as logits, those of 0 at MASKED, and no value."""
-    logits = torch.where(probs > 0, probs.clamp_min(torch.finfo(probs.dtype).tiny).log(), MASKED)
-    return PolicyOutput(logits.float(), probs.new_zeros(len(probs), dtype=torch.float32))
-
-
-class CachedPolicy:
-    """A policy that looks at each infostate once per iteration and then remembers; for games with few infostates."""
-
-    def __init__(self, policy: MixedPolicy, game: Game):
-        self.policy, self.game = policy, game
-        self.index, self._known = new_index(game), None
-
-    def parameters(self):
-        return self.policy.parameters()
-
-    def renew(self) -> None:
-        """The policy has changed: ask it about all known infostates at once when next needed."""
-        if len(self.index) > MAX_CACHED_ROWS:
-            self.index = new_index(self.game)
-        self._known = None
-
-    @torch.no_grad()
-    def mixture(self, obs: Tensor, legal: Tensor) -> Mixture:
-        row, known = self.index.find_or_add(obs, legal), 0 if self._known is None else len(self._known.probs)
-        if len(self.index) > known:
-            self._add(known)
-        return Mixture(*(x[row] for x in self._known))
-
-    def __call__(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
-        return output_of(self.mixture(obs, legal).probs)
-
-    def _add(self, known: int) -> None:
-        device = next(self.parameters()).device
-        obs, legal = self.index.obs[known:].to(device), self.index.legal[known:].to(device)
-        new = Mixture(*(x.cpu() for x in self.policy.mixture(obs, legal)))
-        self._known = new if not known else Mixture(*(torch.cat(pair) for pair in zip(self._known, new)))

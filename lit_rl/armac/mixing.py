@@ -7,29 +7,9 @@ mix_lambda = 1 is the actor and mix_lambda = 0 regret matching, to the last bit.
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from lit_rl.run.errors import ConfigError
-
-
-def regret_matching(regrets: Tensor, legal: Tensor) -> Tensor:
-    """The regret-matching policy [N, A] (Hart and Mas-Colell 2000) of regrets [N, A] with legal [N, A] bool.
-
-        pi(a) = max(R(a), 0) / sum over legal b of max(R(b), 0);      uniform over the legal where none is positive
-
-    Illegal actions get exactly 0, whatever their regret. The gradient into `regrets` is 0 where the row is uniform. A
-    legal NaN makes its row NaN. At least one action of each row must be legal.
-    """
-    if regrets.shape != legal.shape or regrets.ndim != 2:
-        raise ValueError(f"regrets {tuple(regrets.shape)} and legal {tuple(legal.shape)} must both be [N, A]")
-    positive = torch.where(legal, regrets, 0.0).clamp_min(0.0)
-    largest = positive.amax(-1, keepdim=True)
-    none = largest <= 0  # False for a NaN
-    shares = positive / torch.where(none, 1.0, largest).detach()  # so that neither tiny nor huge regrets lose the sum
-    total = torch.where(none, 1.0, shares.sum(-1, keepdim=True))
-    uniform = legal.to(regrets.dtype) / legal.sum(-1, keepdim=True)
-    return torch.where(none, uniform, shares / total)
 
 
 class Mixer:

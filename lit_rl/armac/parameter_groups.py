@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import lightning as L
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from lit_rl.run.errors import check_ranges
+from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.schedules import Exponential
 
 
@@ -33,23 +35,53 @@ class GroupSettings:
         check_ranges(GroupSettings.__init__, vars(self))
 
 
-REGRET = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
-AVERAGE = GroupSettings(lr=2e-3, lr_end=1e-4)
-CRITIC = GroupSettings(lr=3e-3, lr_end=1e-3)
-ACTOR = GroupSettings(lr=1e-2, lr_end=1e-3)
-SCHEDULER = GroupSettings(lr=5e-3, lr_end=5e-4, clip=1.0, every=8)
+@dataclass(frozen=True)
+class Groups:
+    """How each network of ARMAC is trained.
+
+    Args:
+        regret: the regret network.
+        average: the average network.
+        critic: the history critic.
+        actor: the actor, if there is one.
+        scheduler: the scheduler, if it learns.
+    """
+
+    regret: GroupSettings = GroupSettings(lr=1e-2, lr_end=5e-3, clip=1.0, steps=3)
+    average: GroupSettings = GroupSettings(lr=2e-3, lr_end=1e-4)
+    critic: GroupSettings = GroupSettings(lr=3e-3, lr_end=1e-3)
+    actor: GroupSettings = GroupSettings(lr=1e-2, lr_end=1e-3)
+    scheduler: GroupSettings = GroupSettings(lr=5e-3, lr_end=5e-4, clip=1.0, every=8)
 
 
 def grouped_optimizer(
     networks: Mapping[str, nn.Module], groups: Mapping[str, GroupSettings], optimizer: Callable, num_iterations: int
 ) -> dict:
     """What `configure_optimizers` returns: the named groups of one `optimizer`, each rate geometric over the run."""
+    if not num_iterations or num_iterations < 1:
+        raise ConfigError(f"trainer.max_epochs={num_iterations}: its rates need a run of known length; use a number")
     parameters = [{"name": name, "params": list(networks[name].parameters()), "lr": 1.0} for name in groups]
     built = optimizer(parameters)
     rates = [Exponential(float(group.lr), float(group.lr_end)) for group in groups.values()]
     factors = [lambda index, rate=rate: rate(index, num_iterations) for rate in rates]
     scheduler = torch.optim.lr_scheduler.LambdaLR(built, factors)
     return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+
+def check_trainer(trainer: L.Trainer, batches_per_iteration: int) -> None:
+    """Refuse what would keep groups from learning, when a training starts.
+
+    Raises:
+        ConfigError: DDP that waits for gradients of all groups, or fewer minibatches than an iteration has.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ConfigError("trainer.strategy: not all networks learn in each step; use ddp_find_unused_parameters_true")
+    if trainer.num_training_batches < batches_per_iteration:
+        raise ConfigError(
+            f"trainer.limit_train_batches: an iteration has {batches_per_iteration} minibatches, not "
+            f"{trainer.num_training_batches}; lower the steps of the groups instead"
+        )
 
 
 def clip_groups(optimizer: torch.optim.Optimizer, groups: Mapping[str, GroupSettings]) -> None:

@@ -87,7 +87,7 @@ class TieredKeys(StateKeys):
 
     def forward(self, obs: Tensor, player: Tensor) -> Tensor:
         device, (obs, player) = obs.device, _rows(obs, player)
-        betting = self.betting(obs)
+        betting = self._betting_of(obs)
         fields = {"tier": TIERS.index(self.tier), "round": betting.round, "player": player}
         if self.tier != "coarse":
             fields |= {"pot": self._bucket(betting.pot), "stack": self._bucket(betting.stack)}
@@ -104,6 +104,16 @@ class TieredKeys(StateKeys):
         if values["tier"] > 0:
             text += f", pot {values['pot']}, stack {values['stack']}"
         return text + (f", cluster {values['cluster']}" if values["tier"] > 1 else "")
+
+    def _betting_of(self, obs: np.ndarray) -> Betting:
+        """What the facts say of obs [N, *D], each number where a key has room for it."""
+        betting = self.betting(obs)
+        for name, most in (("round", 255), ("pot", 1), ("stack", 1)):
+            values = getattr(betting, name)
+            wrong = ~((values >= 0) & (values <= most))
+            if wrong.any():
+                raise ValueError(f"facts: {name}={values[wrong][0]} of obs={obs[wrong][0].tolist()}, 0 to {most} fit")
+        return betting
 
     def _bucket(self, share: np.ndarray) -> np.ndarray:
         return np.minimum((share * self.num_buckets).astype(np.int64), self.num_buckets - 1)

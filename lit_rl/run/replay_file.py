@@ -54,28 +54,35 @@ def seal(previous: str, record: Mapping) -> tuple[bytes, str]:
 class ReplayWriter:
     """Appends games to a file that is whole after every game: each append overwrites the end line and renews it.
 
-    `state` (offset of the end line in bytes, hash before it, number of games) is all that a resume needs.
+    A new writer needs `begin` for a new file, or `load_state_dict` to go on with one.
     """
 
     nothing = MappingProxyType({"offset": 0, "sha256": "", "games": 0})  # the state before `begin`
 
-    def __init__(self, path: Path, state: Mapping | None = None):
-        """Go on at `state`, cutting off what was written later; without one, `begin` comes first.
+    def __init__(self, path: Path):
+        self.path = path
+        self._state = dict(self.nothing)
+
+    def state_dict(self) -> dict:
+        """offset of the end line in bytes, sha256 of the line before it, number of games."""
+        return dict(self._state)
+
+    def load_state_dict(self, state_dict: Mapping) -> None:
+        """Go on with the file where `state_dict` was taken, cutting off what was written later.
 
         Raises:
-            ArtefactError: the file is not the one that `state` was taken from.
+            ArtefactError: the file is not the one that `state_dict` was taken from. OSError: it cannot be written.
         """
-        self.path = path
-        self.state = dict(self.nothing if state is None else state)
-        if state is not None:
-            with path.open("r+b") as file:
-                file.seek(max(state["offset"] - _SEAL, 0))
-                if file.read(_SEAL) != f',"sha256":"{state["sha256"]}"}}\n'.encode():
-                    raise ArtefactError(
-                        f"{path}: does not hold the {state['games']} games that the checkpoint knows of; put the run's "
-                        "own file back, or move this one away and a new one is begun"
-                    )
-                self._end(file)
+        state = {name: state_dict[name] for name in self.nothing}
+        with self.path.open("r+b") as file:
+            file.seek(max(state["offset"] - _SEAL, 0))
+            if file.read(_SEAL) != f',"sha256":"{state["sha256"]}"}}\n'.encode():
+                raise ArtefactError(
+                    f"{self.path}: does not hold the {state['games']} games that the checkpoint knows of; put the "
+                    "run's own file back, or move this one away and a new one is begun"
+                )
+            self._state = state
+            self._end(file)
 
     def begin(self, header: Mapping) -> None:
         """Start the file over with `header`. Raises OSError."""
@@ -90,7 +97,7 @@ class ReplayWriter:
             ValueError: it holds a number that is not finite, or is too long; nothing changed.
             OSError: it could not be written; the file ends after the last whole game.
         """
-        self._append({"kind": "game", "index": self.state["games"]} | dict(game), 1)
+        self._append({"kind": "game", "index": self._state["games"]} | dict(game), 1)
 
     def sync(self) -> None:
         """Wait until the file is on the disk."""
@@ -98,22 +105,22 @@ class ReplayWriter:
             os.fsync(file.fileno())
 
     def _append(self, record: Mapping, games: int) -> None:
-        line, digest = seal(self.state["sha256"], record)
+        line, digest = seal(self._state["sha256"], record)
         if len(line) > MAX_LINE:
             raise ValueError(f"a line of {len(line)} bytes; at most {MAX_LINE} can be read again")
-        after = {"offset": self.state["offset"] + len(line), "sha256": digest, "games": self.state["games"] + games}
+        after = {"offset": self._state["offset"] + len(line), "sha256": digest, "games": self._state["games"] + games}
         with self.path.open("r+b", buffering=0) as file:
             try:
-                _write(file, line + _end_line(after), self.state["offset"])
+                _write(file, line + _end_line(after), self._state["offset"])
             except OSError:
                 self._end(file)
                 raise
-        self.state = after
+        self._state = after
 
     def _end(self, file) -> None:
-        end = _end_line(self.state) if self.state["offset"] else b""
-        _write(file, end, self.state["offset"])
-        file.truncate(self.state["offset"] + len(end))
+        end = _end_line(self._state) if self._state["offset"] else b""
+        _write(file, end, self._state["offset"])
+        file.truncate(self._state["offset"] + len(end))
 
 
 def _end_line(state: Mapping) -> bytes:

@@ -24,7 +24,7 @@ from league_runs import (
 from datamodules.league_play import LeagueDataModule
 from lit_rl.algorithm import rollout_of
 from lit_rl.armac.armac import ARMAC
-from lit_rl.armac.parameter_groups import GroupSettings
+from lit_rl.armac.parameter_groups import Groups, GroupSettings
 from lit_rl.evaluation import policy_table
 from lit_rl.league.league import League, Member
 from lit_rl.league.player_file import save_player
@@ -71,8 +71,8 @@ def test_algorithms_resume_bit_by_bit(tmp_path, algorithm):
             return PPO("envs.leduc_poker", network=small)
         if algorithm == "armac":
             steady = GroupSettings(lr=1e-2, lr_end=1e-2)  # whatever the length of the run
-            groups = {f"{name}_group": steady for name in ("regret", "average", "critic", "actor")}
-            return ARMAC("envs.leduc_poker", network=small, mix_lambda=0.25, **groups)
+            groups = Groups(steady, steady, steady, steady)
+            return ARMAC("envs.leduc_poker", network=small, mix_lambda=0.25, groups=groups)
         return RNaD("envs.leduc_poker", network=small, form="neurd" if algorithm == "neurd" else "kl")
 
     options = dict(opponents=["random", *HEURISTICS], league=str(tmp_path / "a.sqlite"), run="main")

@@ -1,8 +1,6 @@
 """The command line as a user meets it: a run, its folder, validate again, overlays, strangers' classes."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -128,45 +126,3 @@ def test_print_config_needs_no_run(command, tmp_path):
     assert code == 0
     assert yaml.safe_load(out)["data"]["init_args"]["game"] == "envs.kuhn_poker"
     assert not (tmp_path / "runs").exists()
-
-
-def ddp(tmp_path, *args):
-    """`litrl fit` on two CPU ranks in a process of its own."""
-    command = [
-        sys.executable, "-m", "lit_rl", "fit", *SMALL, "--trainer.devices", "2", "--trainer.strategy", "ddp",
-        "--trainer.default_root_dir", "here", *args,
-    ]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, env=env)
-
-
-def test_ddp_on_two_cpu_ranks(tmp_path):
-    """Equal weights on both ranks, different games, no hang; the run leaves its summary."""
-    (tmp_path / "spy.py").write_text(
-        "import lightning as L, torch\n"
-        "class Spy(L.Callback):\n"
-        "    def on_train_end(self, trainer, pl_module):\n"
-        "        w = torch.cat([p.detach().flatten() for p in pl_module.policy.parameters()])\n"
-        "        torch.save({'w': w, 'obs': trainer.train_dataloader.rollout.obs}, f'rank{trainer.global_rank}.pt')\n"
-    )
-    result = ddp(tmp_path, "--model.target_kl", "0.001", "--trainer.callbacks+=spy.Spy")
-    assert result.returncode == 0, result.stderr[-3000:]
-    ranks = [torch.load(tmp_path / f"rank{r}.pt", weights_only=True) for r in (0, 1)]
-    assert torch.equal(ranks[0]["w"], ranks[1]["w"])
-    assert not torch.equal(ranks[0]["obs"], ranks[1]["obs"])
-    summary = json.loads((tmp_path / "here/version_0/summary.json").read_text())
-    assert summary["decisions"] == 2 * 4 * 32 * 8
-
-
-def test_a_nan_on_one_rank_ends_the_job(tmp_path):
-    (tmp_path / "poison.py").write_text(
-        "import lightning as L, torch\n"
-        "class Poison(L.Callback):\n"
-        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
-        "        if trainer.global_rank == 1 and trainer.current_epoch == 1:\n"
-        "            batch.returns[0] = torch.nan\n"
-    )
-    result = ddp(tmp_path, "--trainer.callbacks+=poison.Poison")
-    assert result.returncode != 0
-    assert "error[4]: loss term value_loss=nan at iteration 1" in result.stderr
-    assert len(list((tmp_path / "here/version_0/crash").glob("batch-rank1-*.pt"))) == 1

@@ -7,6 +7,7 @@ import naive
 import pytest
 import torch
 
+from envs.game import load_game
 from envs.vector_env import VectorEnv
 from lit_rl.networks import MLP
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
@@ -218,3 +219,77 @@ def test_opponents_act_in_their_rows_and_leave_filler(leduc, network, merge_rows
         assert (r.exploration[r.learner & r.played] == 0.25).all()
         assert torch.equal(r.extras["theirs"][r.carried], torch.from_numpy(seats))
         previous = r
+
+
+class Counter(ActorCritic):
+    """A policy with memory: it counts its own decisions in the game, and says the number as its value."""
+
+    state_shape = (1,)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, obs, legal, state=None):
+        counted = state + 1
+        return PolicyOutput(mask_logits(torch.zeros(legal.shape), legal), counted[:, 0], counted)
+
+
+@pytest.mark.parametrize("strangers", [False, True])
+@pytest.mark.parametrize("truncate_after", [None, 3])
+def test_memory_belongs_to_a_seat_and_ends_with_the_game(leduc, truncate_after, strangers):
+    """Over several rollouts, carried or not: a decision's memory is the number of that seat's own decisions before."""
+    for cut_games in ("carry", "drop"):
+        env, previous = VectorEnv(leduc, 50, seed=1, truncate_after=truncate_after), None
+        opponents = naive.Strangers(env) if strangers else None
+        counts = torch.zeros(50, 2)
+        for _ in range(4):
+            previous = r = collect(
+                env, Counter(), 5, previous=previous, opponents=opponents, collecting=Collecting(cut_games=cut_games)
+            )
+            assert r.state.shape == (len(r.obs), 50, 1) and r.last_state.shape == (50, 2, 1)
+            for t in range(r.carried, len(r.obs)):
+                for b in range(50):
+                    p = int(r.player[t, b])
+                    if r.learner[t, b]:
+                        assert r.state[t, b, 0] == counts[b, p] and r.value[t, b] == counts[b, p] + 1
+                        counts[b, p] += 1
+                    else:
+                        assert r.state[t, b, 0] == 0
+                    if r.done[t, b]:
+                        counts[b] = 0
+            assert torch.equal(r.last_state[..., 0], counts)
+            assert torch.equal(r.tail().last_state, r.last_state)
+
+
+@pytest.mark.parametrize("cut_games", ["carry", "bootstrap"])
+def test_the_tail_is_all_that_the_next_rollout_needs(leduc, network, cut_games):
+    how = Collecting(cut_games=cut_games)
+    env, other = VectorEnv(leduc, 40, seed=2), VectorEnv(leduc, 40, seed=2)
+    first, same = (collect(e, network, 5, collecting=how) for e in (env, other))
+    whole = collect(env, network, 5, previous=first, collecting=how)
+    from_tail = collect(other, network, 5, previous=same.tail(), collecting=how)
+    for f in dataclasses.fields(whole):
+        mine, theirs = getattr(whole, f.name), getattr(from_tail, f.name)
+        assert torch.equal(mine, theirs) if torch.is_tensor(mine) else mine == theirs, f.name
+    assert len(same.tail().obs) == (whole.carried if cut_games == "carry" else 0)
+
+
+def test_bonus_and_team_share_are_learned_from_and_nothing_else():
+    """Two against two: rewards are outcomes and bonus, shared within a team; outcomes stay those of the rules."""
+    game = load_game("games.pairs")
+    network = MLP(game, hidden=(8,))
+    plain, shaped = (
+        collect(VectorEnv(game, 32, seed=4), network, 9, bonus_coef=coef, team_share=share)
+        for coef, share in ((0.0, 0.0), (0.5, 0.25))
+    )
+    assert plain.rewards is plain.outcomes and torch.equal(plain.outcomes, shaped.outcomes)
+    env = VectorEnv(game, 32, seed=4)
+    for t in range(9):
+        env.step(shaped.action[t].numpy())
+        earned = torch.from_numpy(env.rewards) + 0.5 * torch.from_numpy(env.bonus)
+        for p in range(4):
+            mates = [q for q in range(4) if game.team[q] == game.team[p]]
+            expected = 0.75 * earned[:, p] + 0.25 * earned[:, mates].mean(1)
+            assert torch.allclose(shaped.rewards[t, :, p], expected, atol=1e-6)
+    assert not torch.equal(shaped.rewards, shaped.outcomes)

@@ -140,4 +140,4 @@ def test_a_file_size_limit_leaves_a_whole_file(tmp_path):
                 writer.append({"pad": "x" * 700})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert sum(1 for _ in read(writer.path)) == 1 + writer.state["games"] == 13
+    assert sum(1 for _ in read(writer.path)) == 1 + writer.state_dict()["games"] == 13

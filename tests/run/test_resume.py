@@ -1,15 +1,12 @@
-"""Going on from a checkpoint: from any minibatch, with odd rhythms, on two ranks, in a branch, always the same bits."""
+"""Going on from a checkpoint: from any minibatch, with odd rhythms, in a branch, always the same bits."""
 
 import hashlib
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
-from harness import ROOT, RUNS, digest, feed, fit_arguments, last_line, resume_arguments
+from harness import RUNS, digest, feed, fit_arguments, last_line, resume_arguments
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -106,46 +103,6 @@ def test_validation_changes_nothing(litrl, tmp_path, undisturbed):
     never = ["--trainer.limit_val_batches", "0"]
     assert litrl(fit_arguments("kuhn_ppo", tmp_path) + never, tmp_path / "log") == 0, (tmp_path / "log").read_text()
     assert weights(tmp_path) == weights(undisturbed["kuhn_ppo"][2].parent)
-
-
-@pytest.mark.parametrize(
-    ("config", "strategy"),
-    [("kuhn_ppo", "ddp"), pytest.param("kuhn_armac", "ddp_find_unused_parameters_true", marks=pytest.mark.slow)],
-)
-def test_two_ranks_go_on_bit_by_bit(tmp_path, config, strategy):
-    """SIGTERM to the first of two processes, in the middle of an iteration; both stop, both go on with their games."""
-    (tmp_path / "stopper.py").write_text(
-        "import lightning as L, os, signal\n"
-        "class Stopper(L.Callback):\n"
-        "    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):\n"
-        "        if trainer.global_rank == 0 and os.environ.get('STOP') == str(trainer.global_step):\n"
-        "            os.kill(os.getpid(), signal.SIGTERM)\n"
-    )
-
-    def run(args: list[str], stop: str = "") -> tuple[int, str]:
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "STOP": stop}
-        command = [sys.executable, "-W", "ignore", "-m", "lit_rl", *args]
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240)
-        return done.returncode, done.stderr
-
-    base = [
-        "fit", "--config", str(ROOT / "configs" / f"{config}.yaml"), "--trainer.devices", "2", "--trainer.strategy",
-        strategy, "--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2", "--trainer.log_every_n_steps",
-        "1", "--trainer.enable_progress_bar", "false", "--trainer.callbacks+=stopper.Stopper",
-    ]  # fmt: skip
-    code, err = run([*base, "--trainer.default_root_dir", "whole"])
-    assert code == 0, err[-3000:]
-    code, err = run([*base, "--trainer.default_root_dir", "cut"], stop="4")
-    assert code == 143, err[-3000:]
-    folder = tmp_path / "cut" / "version_0"
-    assert (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
-    )  # of 2 or 3 an iteration
-    code, err = run([*resume_arguments(folder), "--trainer.devices", "1", "--trainer.strategy", "auto"])
-    assert code == 2 and "trainer.devices: the checkpoint is of a run on 2 device(s), this one has 1" in err
-    code, err = run(resume_arguments(folder))
-    assert code == 0, err[-3000:]
-    assert digest(folder) == digest(tmp_path / "whole" / "version_0")
 
 
 def test_a_checkpoint_of_another_game_algorithm_or_network_is_refused(litrl, tmp_path, undisturbed):

@@ -1,5 +1,6 @@
 """The folder of a run: one run holds it, it may move, and a place that cannot be written to is named at once."""
 
+import csv
 import json
 import os
 import shutil
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from harness import digest, fit_arguments, last_line, resume_arguments
+
+from lit_rl.run.errors import ConfigError
+from lit_rl.run.run_folder import MetricsFile, claim_run_folder, lock_run_folder, release_run_folders
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -60,3 +64,38 @@ def test_killed_between_the_last_checkpoint_and_the_summary(litrl, tmp_path, und
     assert digest(folder) == undisturbed["kuhn_ppo"][0]
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
     assert (folder / "summary.json").exists() and (folder / "learning_curve.png").exists()
+
+
+def test_every_run_claims_a_folder_of_its_own(tmp_path):
+    """The next number that is free, whatever else lies there."""
+    (tmp_path / "version_4").mkdir()
+    (tmp_path / "version_old").mkdir()
+    assert [claim_run_folder(tmp_path).name for _ in range(3)] == ["version_5", "version_6", "version_7"]
+
+
+def test_a_folder_is_held_once(tmp_path):
+    lock_run_folder(tmp_path)
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} "):
+        lock_run_folder(tmp_path)
+    release_run_folders()
+    lock_run_folder(tmp_path)
+    release_run_folders()
+
+
+def test_metrics_go_on_after_the_rows_that_are_kept(tmp_path):
+    """Rows of a killed run beyond its checkpoint go, half a line too; columns may be added later."""
+    first = MetricsFile(str(tmp_path))
+    for step in range(4):
+        first.log_metrics({"a": step}, step)
+        first.save()
+    path = tmp_path / "metrics.csv"
+    path.write_text(path.read_text() + "4,")
+    second = MetricsFile(str(tmp_path))
+    assert second.num_rows() == 4
+    second.keep(2)
+    second.log_metrics({"a": 7, "b": 8}, 2)
+    second.save()
+    rows = list(csv.DictReader(path.open()))
+    assert [(row["step"], row["a"], row["b"]) for row in rows] == [("0", "0", ""), ("1", "1", ""), ("2", "7", "8")]
+    second.keep(0)
+    assert second.num_rows() == 0

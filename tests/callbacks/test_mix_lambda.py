@@ -6,14 +6,13 @@ from conftest import small_mlp
 from lightning.pytorch.loggers import CSVLogger
 
 import callbacks.mix_lambda
-from callbacks.mix_lambda import MixLambda, MixStatistics, plot_mix_lambda, states_most_met
+from callbacks.mix_lambda import MixLambda, plot_mix_lambda, states_most_met
 from lit_rl.armac.meta_regret import MetaRegret
-from lit_rl.armac.mix_scheduler import FixedLambda, MixScheduler
+from lit_rl.armac.mix_scheduler import MixStatistics
 from lit_rl.armac.state_keys import TieredKeys
 from lit_rl.ppo import PPO
 
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
-FACTS = "envs.kuhn_poker.betting"
 
 
 class Mixing(PPO):
@@ -22,20 +21,22 @@ class Mixing(PPO):
     def __init__(self, off=False, **options):
         super().__init__("envs.kuhn_poker", network=small_mlp, **options)
         self.off = off
-        self.scheduler = FixedLambda(self.game, 0.25) if off else MixScheduler(self.game)
-        self.state_keys = None if off else TieredKeys(self.game, facts=FACTS)
-        self.meta_regret = None if off else MetaRegret(BINS)
+        self.state_keys = TieredKeys(self.game, facts="envs.kuhn_poker.betting")
+        self.meta_regret = MetaRegret(BINS)
 
     def mix_statistics(self):
         rollout = self.trainer.train_dataloader.rollout
         new = slice(rollout.carried, None)  # those before it belong to the iteration before
         player = rollout.player[new].flatten().long()
         if self.off:
-            return MixStatistics(torch.full((len(player),), 0.25), torch.zeros_like(player), None)
+            return MixStatistics((0.25,), torch.full((len(player),), 0.25), torch.zeros_like(player))
         bin = torch.where(player == 0, 3, 0)
         key = self.state_keys(rollout.obs[new].flatten(0, 1), player)
         self.meta_regret.update(key, torch.tensor(BINS).expand(len(key), 5))
-        return MixStatistics(torch.tensor(BINS)[bin], bin, key)
+        table = self.meta_regret
+        return MixStatistics(
+            BINS, torch.tensor(BINS)[bin], bin, key, self.state_keys.describe, table.mean_regrets(), table.statistics()
+        )
 
 
 def fitted(make_fit, tmp_path, off=False, **trainer):
@@ -94,23 +95,19 @@ def test_the_curve_stays_short(make_fit, tmp_path, monkeypatch):
     assert len(reached) <= 8 and reached[0] == 512 and reached == sorted(reached) and reached[-1] > 29 * 512 / 2
 
 
-def test_states_by_number_of_decisions(kuhn):
-    class Named(TieredKeys):
-        def describe(self, key):
-            return f"state {key}"
-
+def test_states_by_number_of_decisions():
     key = torch.tensor([5, 7, 7, -2, 7, 5])
     mix_lambda = torch.tensor([1.0, 0.0, 0.5, 0.25, 1.0, 0.5])
-    assert states_most_met(key, mix_lambda, Named(kuhn, facts=FACTS)) == [
+    assert states_most_met(key, mix_lambda, "state {}".format) == [
         ("state 7", 3, 0.5), ("state 5", 2, 0.75), ("state -2", 1, 0.25)
     ]  # fmt: skip
     many = torch.arange(1000)
-    assert len(states_most_met(many, torch.rand(1000), Named(kuhn, facts=FACTS))) == 24
+    assert len(states_most_met(many, torch.rand(1000), str)) == 24
 
 
 def test_an_algorithm_that_does_not_mix_is_refused(make_fit):
     trainer, model, data = make_fit(callbacks=[MixLambda()])
-    with pytest.raises(ValueError, match="PPO has no scheduler: leave the callback out"):
+    with pytest.raises(ValueError, match=r"PPO has no mix_statistics\(\): leave the callback out"):
         trainer.fit(model, data)
 
 

@@ -186,6 +186,15 @@ def test_a_game_without_bets():
     assert len(torch.cat([keys, other]).unique()) == 2 * len(obs)
 
 
+def too_large(obs):
+    return Betting(np.zeros(len(obs), np.int64), np.full(len(obs), 2.0), np.zeros(len(obs)))
+
+
+def test_facts_that_a_key_has_no_room_for(leduc, leduc_tree):
+    with pytest.raises(ValueError, match=r"facts: pot=2.0 of obs=.*, 0 to 1 fit"):
+        tiered(leduc, facts=f"{__name__}.too_large")(*tree_rows(leduc_tree))
+
+
 def test_buckets_reach_from_end_to_end(leduc):
     obs = torch.zeros(101, 30, dtype=torch.uint8)
     obs[:, 0] = torch.arange(101)

@@ -1,11 +1,12 @@
-"""Regret matching by hand and by a slow twin; mixtures that are one of the two to the last bit at the ends."""
+"""Mixtures that are one of the two policies to the last bit at the ends, and the bins that shares come from."""
 
 import math
 
 import pytest
 import torch
 
-from lit_rl.armac.mixing import LinearMixer, Mixer, check_bins, check_same_bins, regret_matching
+from lit_rl.armac.mixing import LinearMixer, Mixer, check_bins, check_same_bins
+from lit_rl.losses import regret_matching
 
 
 def policies(rows=200, actions=4, seed=0):
@@ -16,54 +17,6 @@ def policies(rows=200, actions=4, seed=0):
     logits = torch.randn(rows, actions, generator=generator)
     actor = torch.softmax(torch.where(legal, logits, -1e30), -1)
     return actor, regret_matching(torch.randn(rows, actions, generator=generator), legal), legal
-
-
-@pytest.mark.parametrize(
-    ("regrets", "legal", "expected"),
-    [
-        ([3.0, 1.0, -5.0], [1, 1, 1], [0.75, 0.25, 0.0]),
-        ([9.0, 1.0, 1.0], [0, 1, 1], [0.0, 0.5, 0.5]),  # an illegal regret has no say
-        ([-1.0, -2.0, 0.0], [1, 1, 1], [1 / 3, 1 / 3, 1 / 3]),
-        ([5.0, -2.0, -1.0], [0, 1, 1], [0.0, 0.5, 0.5]),
-        ([-1.0, 0.0, 0.0], [1, 0, 0], [1.0, 0.0, 0.0]),
-        ([3e38, 3e38, 1.0], [1, 1, 1], [0.5, 0.5, 0.0]),  # a sum that float32 cannot hold
-        ([1e-44, 1e-44, -1.0], [1, 1, 1], [0.5, 0.5, 0.0]),
-        ([math.nan, 2.0, 2.0], [0, 1, 1], [0.0, 0.5, 0.5]),
-    ],
-)
-def test_regret_matching_by_hand(regrets, legal, expected):
-    probs = regret_matching(torch.tensor([regrets]), torch.tensor([legal], dtype=torch.bool))
-    assert probs[0].tolist() == pytest.approx(expected, abs=1e-6)
-    assert (probs[0][torch.tensor(legal) == 0] == 0).all()
-
-
-def test_regret_matching_against_its_twin():
-    generator = torch.Generator().manual_seed(1)
-    regrets = torch.randn(500, 4, generator=generator)
-    legal = torch.rand(500, 4, generator=generator) < 0.6
-    legal[:, 2] |= ~legal.any(1)
-    probs = regret_matching(regrets, legal)
-    for row, r, m in zip(probs.tolist(), regrets.tolist(), legal.tolist()):
-        positive = [max(x, 0.0) if ok else 0.0 for x, ok in zip(r, m)]
-        total = sum(positive)
-        twin = [p / total if total > 0 else ok / sum(m) for p, ok in zip(positive, m)]
-        assert row == pytest.approx(twin, abs=1e-6)
-    assert torch.allclose(probs.sum(1), torch.ones(500), atol=1e-6)
-    assert (probs[~legal] == 0).all() and (probs >= 0).all()
-
-
-def test_a_broken_regret_shows():
-    probs = regret_matching(torch.tensor([[math.nan, 1.0], [1.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool))
-    assert probs[0].isnan().all() and probs[1].tolist() == [0.5, 0.5]
-
-
-def test_gradient_of_regret_matching():
-    """d pi(0) / d R(0) = R(1) / (R(0) + R(1))^2; a uniform row has none, and none is infinite."""
-    regrets = torch.tensor([[3.0, 1.0, -2.0], [-1.0, -2.0, -3.0]], requires_grad=True)
-    probs = regret_matching(regrets, torch.ones(2, 3, dtype=torch.bool))
-    (gradient,) = torch.autograd.grad(probs[:, 0].sum(), regrets)
-    assert gradient[0].tolist() == pytest.approx([1 / 16, -3 / 16, 0.0])
-    assert gradient[1].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_the_ends_are_exact():
@@ -118,13 +71,11 @@ def test_no_share_outside(value):
 
 
 def test_shapes_are_held():
-    actor, regret, legal = policies(rows=3)
+    actor, regret, _ = policies(rows=3)
     half = torch.full((3,), 0.5)
     for wrong in ((actor, regret[:2], half), (actor, regret, half[:, None]), (actor[0], regret[0], half[0])):
         with pytest.raises(ValueError, match=r"must both be \[N, A\]"):
             LinearMixer()(*wrong)
-    with pytest.raises(ValueError, match=r"must both be \[N, A\]"):
-        regret_matching(actor, legal[:, :2])
 
 
 @pytest.mark.parametrize(

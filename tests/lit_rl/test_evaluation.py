@@ -1,0 +1,99 @@
+"""Evaluation jobs: exact and by matches; known answers, and a game without a tree judged all the same."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_mlp
+
+from lit_rl.evaluation import Exact, Matches, open_evaluation
+from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
+from lit_rl.run.errors import ConfigError
+
+
+class Always(ActorCritic):
+    """The same logits everywhere."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor(logits))
+
+    def forward(self, obs, legal, state=None):
+        return PolicyOutput(mask_logits(self.logits.expand(len(obs), -1), legal), torch.zeros(len(obs)))
+
+
+def test_exact_is_the_known_constant(kuhn):
+    job = Exact()
+    job.open(kuhn, 0, None)
+    assert job(Always([0.0, 0.0]))["eval/nash_conv"] == pytest.approx(11 / 12)
+    assert job.yardsticks()["uniform policy"] == pytest.approx(11 / 12)
+    assert job.yardsticks()["CFR+ (tabular)"] < 0.01
+    (line, *_) = job.lines(job(Always([0.0, 0.0])))
+    assert line.startswith("NashConv        0.916667")
+
+
+def test_matches_agree_with_the_exact_return(kuhn):
+    """Always bet against the random player: mean over the seats of the exact return, within four standard errors."""
+    exact, job = Exact(), Matches(["random"], games=40_000)
+    for each in (exact, job):
+        each.open(kuhn, 7, None)
+    bets, table = Always([MASKED, 0.0]), exact.tree.uniform_policy()
+    returns = []
+    for p in range(2):
+        mixed = np.where((exact.tree.row_player == p)[:, None], [0.0, 1.0], table)
+        returns.append(exact.tree.evaluate(mixed).returns[p])
+    metrics = job(bets)
+    low, high = job.matches["random"].return_interval(z=4.0)
+    assert low < np.mean(returns) < high and high - low < 0.15
+    assert metrics["eval/return/mean"] == metrics["eval/return/random"] == metrics["eval/return/worst"]
+    assert job(bets) == metrics  # the same deals each time
+    assert "random" in job.lines(metrics)[0] and job.summary(metrics)["against"]["random"]["games"] == 40_000
+
+
+def test_the_worst_and_the_mean_of_several(leduc):
+    job = Matches(["random", "envs.leduc_heuristics.always_call"], games=400, metric="return")
+    job.open(leduc, 0, None)
+    policy = small_mlp(leduc)
+    policy.train()
+    metrics = job(policy)
+    returns = [metrics["eval/return/random"], metrics["eval/return/always_call"]]
+    assert metrics[job.headline] == min(returns) and metrics["eval/return/mean"] == pytest.approx(np.mean(returns))
+    assert policy.training  # its mode stays
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Matches([]), "needs opponents"),
+        (lambda: Matches(["random"], games=0), "games=0"),
+        (lambda: Matches(["random"], metric="elo"), "metric='elo'"),
+        (lambda: Exact(max_nodes=0), "max_nodes=0"),
+    ],
+)
+def test_bad_input(make, said):
+    with pytest.raises(ConfigError, match=said):
+        make()
+
+
+def test_too_large_for_a_tree(leduc):
+    """By default a fit goes on unjudged and says so; who asked for it, or has nothing else to do, is refused."""
+    with pytest.raises(ConfigError, match=r"data\.evaluation: .*max_nodes=100"):
+        open_evaluation([Exact(max_nodes=100)], leduc, 0, None, needed=False)
+    assert open_evaluation([], leduc, 0, None, needed=True) == []
+
+
+def test_trained_and_judged_without_a_tree(make_fit, tmp_path):
+    """One config for a game without a tree: matches are validated, drive the best checkpoint and fill the curve."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    best = ModelCheckpoint(tmp_path, monitor="eval/win_rate/worst", mode="max", filename="best")
+    trainer, model, data = make_fit(
+        data={"evaluation": [Matches(["random"], games=100)]}, callbacks=[best], enable_checkpointing=True
+    )
+    trainer.fit(model, data)
+    assert data.tree is None
+    assert float(trainer.callback_metrics["eval/win_rate/worst"]) == pytest.approx(
+        float(best.best_model_score), abs=0.5
+    )
+    assert (tmp_path / "best.ckpt").exists()
+    (metrics,) = trainer.validate(model, data, verbose=False)
+    assert metrics["eval/win_rate/mean"] == pytest.approx(float(trainer.callback_metrics["eval/win_rate/mean"]))
