@@ -18,7 +18,7 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game
 from envs.rng import derive_key
 from lit_rl.league.match import Match, play_match
-from lit_rl.league.players import NetworkPlayer, Player
+from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
@@ -140,12 +140,8 @@ class Matches(Evaluation):
 
     def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
         self.game, self.seed, self.truncate_after = game, int(seed), truncate_after
-        from lit_rl.league.players import load_player
-
         if not self.players:
-            for spec in self.opponents:
-                name, player = load_player(spec, game)
-                self.players[name] = player
+            self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
