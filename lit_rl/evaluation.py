@@ -7,6 +7,7 @@ first job is the headline. Letters: N rows, A actions, R infostates, G games.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -124,7 +125,7 @@ class Matches(Evaluation):
         metric: win_rate or return: which one the headline is the worst opponent's of.
     """
 
-    def __init__(self, opponents: Sequence[str], games: PositiveInt = 1000, metric: str = "win_rate"):
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "win_rate"):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")

@@ -3,13 +3,15 @@
 import csv
 import json
 
+import lightning as L
 import numpy as np
 import pytest
-from league_runs import HEURISTICS, digest, exact_return, league_data, league_fit, same
+from league_runs import HEURISTICS, SPEC, digest, exact_return, league_data, league_fit, lively, same
 
 from callbacks.arena import Arena
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.evaluation import policy_table
+from lit_rl.league.player_file import save_player
 from lit_rl.league.players import HeuristicPlayer, player_table
 from lit_rl.run.errors import ConfigError
 
@@ -56,6 +58,22 @@ def test_watching_changes_no_weight(tmp_path):
 def test_an_unknown_opponent_of_the_arena_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match="against='ghost': neither a member of the league nor a role"):
         league_fit(folder=tmp_path / "run", callbacks=[Arena(every=1, against=["ghost"])])
+
+
+def test_a_member_whose_file_was_replaced_is_left_out_this_time(tmp_path, leduc):
+    """Another run in the same league may replace a file between two looks at it."""
+    save_player(tmp_path / "rival.pt", lively(leduc), leduc, SPEC)
+
+    class Replace(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            save_player(tmp_path / "rival.pt", lively(leduc, 1), leduc, SPEC)
+
+    data = league_data(opponents=[str(tmp_path / "rival.pt"), "random"])
+    with pytest.warns(UserWarning, match=r"arena: goes without rival: .* SHA-256 is not the recorded one"):
+        league_fit(
+            data, callbacks=[Replace(), Arena(every=1, games=100)], folder=tmp_path / "run", quiet=False, max_epochs=1
+        )
+    assert json.loads((tmp_path / "run" / "arena.json").read_text())["members"] == ["main", "random"]
 
 
 def test_a_game_too_few_is_refused():
