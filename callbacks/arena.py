@@ -111,7 +111,7 @@ class Arena(L.Callback):
     def _match(self, data: LeagueDataModule, iteration: int, a: str, first: Player, b: str, second: Player) -> Match:
         pair = int.from_bytes(hashlib.sha256(f"{a}\n{b}".encode()).digest()[:8])
         seed = derive_key(data.seed, ARENA_STREAM, iteration, pair)
-        return play_match(data.game, first, second, self.games, seed, data.truncate_after)
+        return play_match(data.make_env, first, second, self.games, seed)
 
     def _write(self, data: LeagueDataModule, iteration: int, own: dict[str, Cell]) -> None:
         payoffs = data.opposition.league.payoffs("arena matrix")

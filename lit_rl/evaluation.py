@@ -16,9 +16,9 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from envs.exact import GameTooLargeError, GameTree
-from envs.game import Game
+from envs.game import Game, Interface
 from envs.rng import derive_key
-from lit_rl.league.match import Match, play_match
+from lit_rl.league.match import MakeEnv, Match, play_match
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -37,13 +37,13 @@ class Evaluation:
     headline = label = short = ""
     logarithmic = False
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
-        """Prepare for this game, before the first call; `seed` is of all randomness in here.
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
+        """Prepare for this game, before the first call; `seed` is of all randomness in here, `make_env` makes envs.
 
         Raises:
             ConfigError: it cannot be measured of this game.
         """
-        raise TypeError(f"{type(self).__name__} does not define open(game, seed, truncate_after)")
+        raise TypeError(f"{type(self).__name__} does not define open(game, seed, make_env)")
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """eval/<name>: what is measured of a policy, (obs, legal) -> PolicyOutput; its mode and place stay."""
@@ -79,9 +79,11 @@ class Exact(Evaluation):
         check_ranges(Exact.__init__, locals())
         self.max_nodes, self.tree = int(max_nodes), None
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         if self.tree is not None:
             return
+        if not isinstance(game, Game):
+            raise ConfigError(f"data.evaluation: {game.name} has no rules here to be enumerated; use Matches")
         try:
             self.tree = GameTree(game, self.max_nodes)
         except GameTooLargeError as error:
@@ -139,8 +141,8 @@ class Matches(Evaluation):
         self.players: dict[str, Player] = {}
         self.matches: dict[str, Match] = {}  # of the last call
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
-        self.game, self.seed, self.truncate_after = game, int(seed), truncate_after
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
+        self.seed, self.make_env = int(seed), make_env
         if not self.players:
             self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
 
@@ -149,7 +151,7 @@ class Matches(Evaluation):
         learner = NetworkPlayer(policy, device)
         for i, (name, player) in enumerate(self.players.items()):
             seed = derive_key(self.seed, EVALUATION_STREAM, i)
-            self.matches[name] = play_match(self.game, learner, player, self.games, seed, self.truncate_after)
+            self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -194,7 +196,7 @@ class Matches(Evaluation):
 
 
 def open_evaluation(
-    jobs: Sequence[Evaluation] | None, game: Game, seed: int, truncate_after: int | None, needed: bool
+    jobs: Sequence[Evaluation] | None, game: Interface, seed: int, make_env: MakeEnv, needed: bool
 ) -> list[Evaluation]:
     """The jobs, ready; None stands for `Exact` where the game is small enough.
 
@@ -204,7 +206,7 @@ def open_evaluation(
     opened = [Exact()] if jobs is None else list(jobs)
     try:
         for job in opened:
-            job.open(game, seed, truncate_after)
+            job.open(game, seed, make_env)
     except ConfigError as error:
         if jobs is not None or needed:
             raise

@@ -4,10 +4,12 @@ Letters: P players, S seats (teams).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from envs.env import Env
 from envs.game import Game
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
@@ -59,22 +61,29 @@ class Match(NamedTuple):
         ]
 
 
-def play_match(
-    game: Game, first: Player, second: Player, num_games: int, seed: int, truncate_after: int | None = None
-) -> Match:
+MakeEnv = Callable[[int, int], Env]  # (num_envs, seed) -> a new env
+
+
+def games_of(game: Game, truncate_after: int | None = None) -> MakeEnv:
+    """How envs of a game are made."""
+    return lambda num_envs, seed: VectorEnv(game, num_envs, seed, truncate_after)
+
+
+def play_match(make_env: MakeEnv, first: Player, second: Player, num_games: int, seed: int) -> Match:
     """`first` in one seat, `second` in all others, `num_games` games (rounded up to the same number for each seat).
 
     A seat is a team of the game, all of its players; among more than two teams `second` takes all teams but one, and
     the first player's team is compared with their average. Every row of the env plays one game, so that short games do
     not count more often than long ones. All randomness comes from `seed`.
     """
+    game = make_env(1, seed).game
     team, num_seats = np.array(game.team), game.num_teams
     in_team = np.equal.outer(team, np.arange(num_seats))  # [P, S]
     each = -(-num_games // num_seats)
     left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(6)]
     while left > 0:
         rows = min(left, ROWS // num_seats * num_seats)
-        env = VectorEnv(game, rows, derive_key(seed, MATCH_STREAM, part), truncate_after)
+        env = make_env(rows, derive_key(seed, MATCH_STREAM, part))
         seat = np.arange(rows) % num_seats
         earned, playing = np.zeros((rows, game.num_players)), np.ones(rows, np.bool_)
         probs = np.zeros(env.legal.shape, np.float32)
