@@ -5,6 +5,8 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import lightning as L
 import torch
@@ -44,6 +46,9 @@ def _hint(reason: str) -> str:
         wrong, names = (found[1] or found[2]).split(".")[-1], _argument_names()
     else:
         return ""
+    groups = _grouped_arguments()
+    if wrong in groups:
+        return f"; did you mean {groups[wrong]}?"
     close = difflib.get_close_matches(wrong, names, n=1)
     return f"; did you mean {close[0]}?" if close else f"; '{wrong}' is no name known here, --help lists them"
 
@@ -61,7 +66,21 @@ def _known_classes() -> Iterator[type]:
         roots.extend(root.__subclasses__())
 
 
+def _grouped_arguments() -> dict[str, str]:
+    """Arguments that are part of a group of settings, by their own names, such as gamma: credit.gamma."""
+    found = {}
+    for kind in [c for c in _known_classes() if issubclass(c, L.LightningModule) and _is_ours(c)]:
+        for argument, hint in get_type_hints(kind.__init__).items():
+            if is_dataclass(hint):
+                found |= {field.name: f"{argument}.{field.name}" for field in fields(hint)}
+    return found
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in OURS
+
+
 def _argument_names() -> set[str]:
-    ours = [c for c in _known_classes() if c.__module__.split(".")[0] in OURS]
+    ours = [c for c in _known_classes() if _is_ours(c)]
     names = {name for c in [*ours, L.Trainer] for name in inspect.signature(c.__init__).parameters}
     return names | {"model", "data", "trainer", "config", "ckpt_path", "seed_everything", "class_path", "init_args"}
