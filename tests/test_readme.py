@@ -15,7 +15,7 @@ READMES = [ROOT / "README.md", *sorted(path for room in ROOMS for path in (ROOT 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_files_named_in_a_readme_exist(path):
-    named = set(re.findall(rf"(?:{'|'.join(ROOMS)})/[\w/]+\.(?:py|yaml|md)", path.read_text()))
+    named = set(re.findall(rf"(?<![\w/])(?:{'|'.join(ROOMS)}|tests)/[\w/]+\.(?:py|yaml|md)", path.read_text()))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 

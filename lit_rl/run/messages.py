@@ -1,10 +1,12 @@
 """How a parser's long message becomes one line that says what is wrong and which name is nearest."""
 
+import dataclasses
 import difflib
 import inspect
 import re
 import sys
 from collections.abc import Iterator
+from typing import get_args
 
 import lightning as L
 import torch
@@ -44,7 +46,7 @@ def _hint(reason: str) -> str:
         wrong, names = (found[1] or found[2]).split(".")[-1], _argument_names()
     else:
         return ""
-    close = difflib.get_close_matches(wrong, names, n=1)
+    close = [*_settings_with(wrong), *difflib.get_close_matches(wrong, names - {wrong}, n=1)]
     return f"; did you mean {close[0]}?" if close else f"; '{wrong}' is no name known here, --help lists them"
 
 
@@ -61,7 +63,22 @@ def _known_classes() -> Iterator[type]:
         roots.extend(root.__subclasses__())
 
 
+def _settings_with(field: str) -> list[str]:
+    """Where `field` is part of a settings object that a class of ours takes: ["credit.gamma"]."""
+    found = set()
+    for owner in filter(_is_ours, _known_classes()):
+        for argument in inspect.signature(owner.__init__).parameters.values():
+            for kind in (argument.annotation, *get_args(argument.annotation)):
+                if dataclasses.is_dataclass(kind) and field in {f.name for f in dataclasses.fields(kind)}:
+                    found.add(f"{argument.name}.{field}")
+    return sorted(found)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in OURS
+
+
 def _argument_names() -> set[str]:
-    ours = [c for c in _known_classes() if c.__module__.split(".")[0] in OURS]
+    ours = [c for c in _known_classes() if _is_ours(c)]
     names = {name for c in [*ours, L.Trainer] for name in inspect.signature(c.__init__).parameters}
     return names | {"model", "data", "trainer", "config", "ckpt_path", "seed_everything", "class_path", "init_args"}
