@@ -357,6 +357,7 @@ def bench_league(table: Table, threads: int) -> None:
     from datamodules.league_play import LeagueDataModule
     from datamodules.self_play import SelfPlayDataModule
     from envs.game import load_game
+    from lit_rl.batches import Minibatches
     from lit_rl.league.league import League, Member
     from lit_rl.league.players import save_player
     from lit_rl.ppo import PPO
@@ -385,9 +386,7 @@ def bench_league(table: Table, threads: int) -> None:
                 data = SelfPlayDataModule("envs.leduc_poker", **sizes)
             else:
                 data = LeagueDataModule("envs.leduc_poker", league=str(places[kind]), run="bench", **options, **sizes)
-            model = PPO(
-                "envs.leduc_poker", network=shared_mlp, minibatches=Minibatches(4, 4, merge_rows=merge_rows)
-            )
+            model = PPO("envs.leduc_poker", network=shared_mlp, minibatches=Minibatches(4, 4, merge_rows=merge_rows))
             trainer = L.Trainer(
                 accelerator="cpu", max_epochs=30, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                 enable_model_summary=False, callbacks=[clock], limit_val_batches=0, devices=1,

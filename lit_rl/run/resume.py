@@ -61,6 +61,7 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
     the metrics of the minibatches so far and what was worked out once for the running rollout (`module.kept`)."""
     checkpoint["run"] = {
         "algorithm": type(module).__name__,
+        "class_path": f"{type(module).__module__}.{type(module).__qualname__}",
         "game": module.game.name,
         "version": module.game.version,
         "iteration": module.trainer.current_epoch,
