@@ -1,12 +1,12 @@
 """How a parser's long message becomes one line that says what is wrong and which name is nearest."""
 
+import dataclasses
 import difflib
 import inspect
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
-from typing import get_type_hints
+from typing import get_args
 
 import lightning as L
 import torch
@@ -46,10 +46,7 @@ def _hint(reason: str) -> str:
         wrong, names = (found[1] or found[2]).split(".")[-1], _argument_names()
     else:
         return ""
-    groups = _grouped_arguments()
-    if wrong in groups:
-        return f"; did you mean {groups[wrong]}?"
-    close = difflib.get_close_matches(wrong, names, n=1)
+    close = [*_settings_with(wrong), *difflib.get_close_matches(wrong, names - {wrong}, n=1)]
     return f"; did you mean {close[0]}?" if close else f"; '{wrong}' is no name known here, --help lists them"
 
 
@@ -66,14 +63,15 @@ def _known_classes() -> Iterator[type]:
         roots.extend(root.__subclasses__())
 
 
-def _grouped_arguments() -> dict[str, str]:
-    """Arguments that are part of a group of settings, by their own names, such as gamma: credit.gamma."""
-    found = {}
-    for kind in [c for c in _known_classes() if issubclass(c, L.LightningModule) and _is_ours(c)]:
-        for argument, hint in get_type_hints(kind.__init__).items():
-            if is_dataclass(hint):
-                found |= {field.name: f"{argument}.{field.name}" for field in fields(hint)}
-    return found
+def _settings_with(field: str) -> list[str]:
+    """Where `field` is part of a settings object that a class of ours takes: ["credit.gamma"]."""
+    found = set()
+    for owner in filter(_is_ours, _known_classes()):
+        for argument in inspect.signature(owner.__init__).parameters.values():
+            for kind in (argument.annotation, *get_args(argument.annotation)):
+                if dataclasses.is_dataclass(kind) and field in {f.name for f in dataclasses.fields(kind)}:
+                    found.add(f"{argument.name}.{field}")
+    return sorted(found)
 
 
 def _is_ours(kind: type) -> bool:
