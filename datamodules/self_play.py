@@ -13,7 +13,14 @@ from envs.exact import GameTree
 from envs.game import Game, load_interface
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
-from lit_rl.algorithm import Algorithm, check_algorithm, collecting_of
+from lit_rl.algorithm import (
+    Algorithm,
+    after_iteration,
+    before_rollout,
+    check_algorithm,
+    collecting_of,
+    games_are_recorded,
+)
 from lit_rl.evaluation import Evaluation, Exact, open_evaluation
 from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
@@ -50,15 +57,13 @@ class RolloutLoader:
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
         self.cursor = len(self)
-        getattr(self.data.trainer.lightning_module, "kept", {}).clear()
+        after_iteration(self.data.trainer.lightning_module)
 
     def __iter__(self) -> Iterator:
         algorithm: Algorithm = self.data.trainer.lightning_module
         iteration = self.data.trainer.current_epoch
         if not self.resumed or self.rollout is None or self.cursor >= len(self):
-            getattr(algorithm, "kept", {}).clear()
-            if hasattr(algorithm, "prepare"):
-                algorithm.prepare(iteration, int(self.data.seed))
+            before_rollout(algorithm, iteration, int(self.data.seed))
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
         self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, iteration)
@@ -159,7 +164,7 @@ class SelfPlayDataModule(L.LightningDataModule):
                     f"data.truncate_after={self.truncate_after}: {type(module).__name__} learns from games that are "
                     "played to their end; use null"
                 )
-            self._records = any(getattr(callback, "records_games", False) for callback in self.trainer.callbacks)
+            self._records = games_are_recorded(self.trainer)
             try:
                 self.env = self.make_env(
                     self.num_envs, derive_key(self.seed, self.trainer.global_rank), record=self._records,

@@ -45,7 +45,9 @@ class Algorithm(Protocol):
     # Optional:
     # collecting: Collecting             how it wants its rollouts
     # meter: Meter                       loss terms of minibatches, logged once per iteration, kept by checkpoints
+    # kept: dict[str, Tensor]            worked out once per rollout; checkpoints keep it, each new rollout clears it
     # prepare(iteration, seed)           called on every rank before each rollout; the seed is the run's, on all ranks
+    # fixed_during_fit: tuple[str, ...]  numbers that no schedule may move
     # validation_step = test_step = evaluation_step; predict_step = table_step       (`lit_rl.evaluation`)
     # save_plain_hyperparameters(self)   in its constructor: exported policies say how their network is built
 
@@ -113,6 +115,18 @@ def check_whole_iterations(module: L.LightningModule) -> None:
         )
 
 
+def before_rollout(module: L.LightningModule, iteration: int, seed: int) -> None:
+    """What is kept of the rollout before is forgotten, and the algorithm may get ready for the next one."""
+    after_iteration(module)
+    if hasattr(module, "prepare"):
+        module.prepare(iteration, seed)
+
+
+def after_iteration(module: L.LightningModule) -> None:
+    """Nothing more is learned from the rollout: what the algorithm kept of it need not be saved."""
+    getattr(module, "kept", {}).clear()
+
+
 def collecting_of(module: L.LightningModule) -> Collecting:
     """How the algorithm wants its rollouts, as of now: schedules may have changed it."""
     return getattr(module, "collecting", None) or Collecting()
@@ -121,3 +135,8 @@ def collecting_of(module: L.LightningModule) -> Collecting:
 def rollout_of(trainer: L.Trainer) -> Rollout | None:
     """The rollout of the running iteration, for callbacks; None before the first."""
     return getattr(trainer.train_dataloader, "rollout", None)
+
+
+def games_are_recorded(trainer: L.Trainer) -> bool:
+    """A callback that replays games says `records_games = True`; the env has to know from the first game on."""
+    return any(getattr(callback, "records_games", False) for callback in trainer.callbacks)

@@ -23,7 +23,7 @@ def module_of(path):
 
 
 def circle():
-    """Modules of ours that import each other in a ring, those imported within functions included; [] if none do."""
+    """Modules of ours that import each other in a ring, also from within functions; [] if none do."""
     files = {module_of(path): path for room in ORDER[:-1] for path in (ROOT / room).rglob("*.py")}
     known = {name: {n for _, n in imports(path) if n in files and n != name} for name, path in files.items()}
     done, trail = set(), []
@@ -67,7 +67,11 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_a_circle_is_found(tmp_path, monkeypatch):
-    for name, text in (("a", "import envs.b"), ("b", "def f():\n    from envs.c import x"), ("c", "from envs import a")):
+    for name, text in (
+        ("a", "import envs.b"),
+        ("b", "def f():\n    from envs.c import x"),
+        ("c", "from envs import a"),
+    ):
         (tmp_path / "envs").mkdir(exist_ok=True)
         (tmp_path / "envs" / f"{name}.py").write_text(text + "\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
