@@ -67,7 +67,8 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_a_circle_is_found(tmp_path, monkeypatch):
-    for name, text in (
+    texts = {"a": "import envs.b", "b": "def f():\n    from envs.c import x", "c": "from envs import a"}
+    for name, text in texts.items():
         ("a", "import envs.b"),
         ("b", "def f():\n    from envs.c import x"),
         ("c", "from envs import a"),
