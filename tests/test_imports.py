@@ -69,10 +69,6 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_a_circle_is_found(tmp_path, monkeypatch):
     texts = {"a": "import envs.b", "b": "def f():\n    from envs.c import x", "c": "from envs import a"}
     for name, text in texts.items():
-        ("a", "import envs.b"),
-        ("b", "def f():\n    from envs.c import x"),
-        ("c", "from envs import a"),
-    ):
         (tmp_path / "envs").mkdir(exist_ok=True)
         (tmp_path / "envs" / f"{name}.py").write_text(text + "\n")
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
