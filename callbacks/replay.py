@@ -11,8 +11,8 @@ import lightning as L
 import torch
 from jsonargparse.typing import PositiveInt
 
+from envs.game import Game
 from envs.rng import derive_key
-from envs.vector_env import VectorEnv
 from lit_rl.algorithm import collecting_of, rollout_of
 from lit_rl.meter import is_log_iteration
 from lit_rl.rollout import Collecting, Rollout, collect
@@ -64,6 +64,10 @@ class Replay(L.Callback):
         if log_dir is None or not trainer.is_global_zero:
             return
         self.path, data, state = Path(log_dir) / "replay.jsonl", trainer.datamodule, self._state
+        if not isinstance(data.game, Game):
+            raise ConfigError(
+                f"Replay: plays games again by their rules, and {data.game.name} has none here: leave it out"
+            )
         if not data.env.record:
             raise ConfigError("Replay: the datamodule's env was built without it and does not record; use a new one")
         if state["games"] and self.path.exists():
@@ -106,7 +110,7 @@ class Replay(L.Callback):
             return
         data, policy = trainer.datamodule, copy.deepcopy(pl_module.policy)  # a run's own may remember what it was asked
         limit = data.truncate_after or data.game.max_steps
-        env = VectorEnv(data.game, self.games, derive_key(data.seed, REPLAY_STREAM), data.truncate_after, record=True)
+        env = data.make_env(self.games, derive_key(data.seed, REPLAY_STREAM), record=True)
         collecting = Collecting(temperature=collecting_of(pl_module).temperature)
         policy.eval()
         with torch.autocast(next(policy.parameters()).device.type, enabled=False):

@@ -1,11 +1,14 @@
 """The run's own past: its exported policy joins the league every so often, and the population stays small."""
 
+from collections.abc import Iterable
+
 import lightning as L
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from datamodules.league_play import LeagueDataModule
-from lit_rl.league.league import Member, retained
-from lit_rl.league.players import network_of, save_player
+from lit_rl.league.league import Member
+from lit_rl.league.opposition import Opposition
+from lit_rl.league.player_file import network_of, save_player
 from lit_rl.meter import is_log_iteration
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -13,7 +16,7 @@ from lit_rl.run.errors import ConfigError, check_ranges
 class Snapshot(L.Callback):
     """Every so many iterations add the exported policy to the league as a member of role past, <run>-<iteration>.
 
-    In play are the newest snapshots and, log-spaced, some of all before (`league.retained`); the others are
+    In play are the newest snapshots and, log-spaced, some of all before (`retained`); the others are
     retired, and come back if the spacing shifts to them. Logs league/members, of those in play.
 
     Args:
@@ -30,42 +33,42 @@ class Snapshot(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage == "fit":
-            needs_a_league(trainer, "Snapshot")
+            LeagueDataModule.of(trainer, "Snapshot")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data, iteration = trainer.datamodule, trainer.current_epoch + 1
+        opposition: Opposition = data.opposition
         if trainer.is_global_zero and iteration % self.every == 0:
-            name = f"{data.run}-{iteration:07d}"
-            file = data.folder / f"{name}.pt"
+            name = f"{opposition.run}-{iteration:07d}"
+            file = opposition.members_folder / f"{name}.pt"
             sha256 = save_player(file, pl_module.export_policy(), data.game, network_of(pl_module))
+            notes = {"run": opposition.run, "iteration": iteration}
             member = Member(
-                name, "past", birth=int(pl_module.decisions), parent=data.run, file=str(file.absolute()), sha256=sha256,
-                notes={"run": data.run, "iteration": iteration},
+                name, "past", birth=int(pl_module.decisions), parent=opposition.run, file=str(file.absolute()),
+                sha256=sha256, notes=notes,
             )  # fmt: skip
-            data.league.add(member, replace=True)
-            self._thin_out(data, iteration)
+            opposition.league.add(member, replace=True)
+            self._thin_out(opposition, iteration)
         if is_log_iteration(trainer):
-            self.log("league/members", float(len(data.shares)), rank_zero_only=True)
+            self.log("league/members", float(len(opposition.shares)), rank_zero_only=True)
 
-    def _thin_out(self, data: LeagueDataModule, iteration: int) -> None:
+    def _thin_out(self, opposition: Opposition, iteration: int) -> None:
+        league = opposition.league
         own = {
-            m.notes["iteration"]: m for m in data.league.members("active", "retired")
-            if m.role == "past" and m.notes.get("run") == data.run and m.notes["iteration"] <= iteration
+            m.notes["iteration"]: m for m in league.members("active", "retired")
+            if m.role == "past" and m.notes.get("run") == opposition.run and m.notes["iteration"] <= iteration
         }  # fmt: skip
         keep = retained(own, self.recent, self.spaced)
-        data.league.set_state("active", {m.name: "" for i, m in own.items() if i in keep})
-        data.league.set_state("retired", {m.name: "thinned out" for i, m in own.items() if i not in keep})
+        league.set_state("active", {m.name: "" for i, m in own.items() if i in keep})
+        league.set_state("retired", {m.name: "thinned out" for i, m in own.items() if i not in keep})
 
 
-def needs_a_league(trainer: L.Trainer, what: str) -> LeagueDataModule:
-    """The trainer's datamodule, with a league's file on the first rank.
+def retained(iterations: Iterable[int], recent: int, spaced: int) -> set[int]:
+    """Which of a run's snapshots stay in play: the newest, and some of all its past, ever more thinly.
 
-    Raises:
-        ConfigError: it is no LeagueDataModule, or has no file.
+    Of n snapshots the last `recent`, and those numbered n^(i / spaced), i = 0 .. spaced - 1, counted from 1.
     """
-    data = trainer.datamodule
-    if not isinstance(data, LeagueDataModule):
-        raise ConfigError(f"{what}: plays in a league; use data.class_path=LeagueDataModule, not {type(data).__name__}")
-    if trainer.is_global_zero:
-        _ = data.folder
-    return data
+    taken = sorted(iterations)
+    n = len(taken)
+    keep = set(taken[max(0, n - recent) :])
+    return keep | {taken[round(n ** (i / spaced)) - 1] for i in range(spaced) if n}

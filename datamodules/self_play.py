@@ -8,8 +8,9 @@ import lightning as L
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
+from envs.env import Env
 from envs.exact import GameTree
-from envs.game import load_game
+from envs.game import Game, load_interface
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv
 from lit_rl.algorithm import Algorithm, check_algorithm, collecting_of
@@ -106,13 +107,13 @@ class SelfPlayDataModule(L.LightningDataModule):
     ):
         check_ranges(SelfPlayDataModule.__init__, locals())
         super().__init__()
-        self.game, self.game_path = load_game(game), game
+        self.game, self.game_path = load_interface(game), game
         self.num_envs, self.num_steps, self.seed = num_envs, num_steps, seed
         self.bonus_coef, self.team_share = bonus_coef, team_share
         self.num_threads, self.truncate_after, self.restart_games = num_threads, truncate_after, restart_games
         settings = {"num_steps": num_steps, "truncate_after": truncate_after, "num_threads": num_threads}
         self.settings = {name: None if x is None else int(x) for name, x in settings.items()}  # plain, to be saved
-        self.env: VectorEnv | None = None
+        self.env: Env | None = None
         self.opponents: Opponents | None = None  # None: the current policy sits in every seat
         self.loader = RolloutLoader(self)
         self.evaluation: list[Evaluation] = []  # once opened
@@ -130,14 +131,16 @@ class SelfPlayDataModule(L.LightningDataModule):
         """The game tree, if there is exact evaluation."""
         return next((job.tree for job in self.evaluation if isinstance(job, Exact)), None)
 
-    def make_env(self, num_envs: int, seed: int, *, record: bool = False, observe_all: bool = False) -> VectorEnv:
+    def make_env(self, num_envs: int, seed: int, *, record: bool = False, observe_all: bool = False) -> Env:
         """The env that is played in. Overridden by games that are no `Game`.
 
         record: keep what a replay needs; observe_all: keep every player's infostate, too.
         """
+        if not isinstance(self.game, Game):
+            raise ConfigError(f"data.game: {self.game.name} has no rules here; use the datamodule that makes its env")
         return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, record, observe_all)
 
-    def make_opponents(self, env: VectorEnv) -> Opponents | None:
+    def make_opponents(self, env: Env) -> Opponents | None:
         """Who sits in the seats that are not the learner's, once per fit. Overridden by leagues."""
         return None
 
@@ -168,7 +171,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             self._restore()
         if not self.evaluation:
             self.evaluation = open_evaluation(
-                self._asked, self.game, int(self.seed), self.truncate_after, needed=stage != "fit"
+                self._asked, self.game, int(self.seed), self.make_env, needed=stage != "fit"
             )
 
     def collect(self, previous: Rollout | None) -> Rollout:

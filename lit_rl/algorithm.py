@@ -99,6 +99,20 @@ def check_algorithm(module: L.LightningModule) -> None:
             raise ConfigError(f"model={name}: {member} is a {type(getattr(module, member)).__name__}, not {kind}")
 
 
+def check_whole_iterations(module: L.LightningModule) -> None:
+    """For algorithms that do something after an iteration's last minibatch; called in `on_train_start`.
+
+    Raises:
+        ConfigError: trainer.limit_train_batches leaves it out.
+    """
+    batches, needed = module.trainer.num_training_batches, module.batches_per_iteration
+    if batches < needed:
+        raise ConfigError(
+            f"trainer.limit_train_batches: an iteration of {type(module).__name__} has {needed} minibatches, not "
+            f"{batches}, and ends with its last; lower the number of minibatches in model instead"
+        )
+
+
 def collecting_of(module: L.LightningModule) -> Collecting:
     """How the algorithm wants its rollouts, as of now: schedules may have changed it."""
     return getattr(module, "collecting", None) or Collecting()

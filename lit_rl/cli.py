@@ -85,6 +85,7 @@ QUIET = (
     ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
     ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
     ".*does not have many workers.*",  # our loaders are no DataLoaders
+    ".*`EvaluationJobs` across ranks is zero.*",  # data.evaluation=[] means it
     ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
     ".*recommended to use `self.log\\(.*sync_dist=True.*",  # rank 0 logs its own clock on purpose
 )

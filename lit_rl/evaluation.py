@@ -7,6 +7,7 @@ first job is the headline. Letters: N rows, A actions, R infostates, G games.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -15,10 +16,10 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 from envs.exact import GameTooLargeError, GameTree
-from envs.game import Game
+from envs.game import Game, Interface
 from envs.rng import derive_key
-from lit_rl.league.match import Match, play_match
-from lit_rl.league.players import NetworkPlayer, Player
+from lit_rl.league.match import MakeEnv, Match, play_match
+from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
@@ -36,13 +37,13 @@ class Evaluation:
     headline = label = short = ""
     logarithmic = False
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
-        """Prepare for this game, before the first call; `seed` is of all randomness in here.
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
+        """Prepare for this game, before the first call; `seed` is of all randomness in here, `make_env` makes envs.
 
         Raises:
             ConfigError: it cannot be measured of this game.
         """
-        raise TypeError(f"{type(self).__name__} does not define open(game, seed, truncate_after)")
+        raise TypeError(f"{type(self).__name__} does not define open(game, seed, make_env)")
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """eval/<name>: what is measured of a policy, (obs, legal) -> PolicyOutput; its mode and place stay."""
@@ -78,9 +79,11 @@ class Exact(Evaluation):
         check_ranges(Exact.__init__, locals())
         self.max_nodes, self.tree = int(max_nodes), None
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         if self.tree is not None:
             return
+        if not isinstance(game, Game):
+            raise ConfigError(f"data.evaluation: {game.name} has no rules here to be enumerated; use Matches")
         try:
             self.tree = GameTree(game, self.max_nodes)
         except GameTooLargeError as error:
@@ -124,7 +127,7 @@ class Matches(Evaluation):
         metric: win_rate or return: which one the headline is the worst opponent's of.
     """
 
-    def __init__(self, opponents: Sequence[str], games: PositiveInt = 1000, metric: str = "win_rate"):
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "win_rate"):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")
@@ -138,21 +141,17 @@ class Matches(Evaluation):
         self.players: dict[str, Player] = {}
         self.matches: dict[str, Match] = {}  # of the last call
 
-    def open(self, game: Game, seed: int, truncate_after: int | None) -> None:
-        self.game, self.seed, self.truncate_after = game, int(seed), truncate_after
-        from lit_rl.league.players import load_player
-
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
+        self.seed, self.make_env = int(seed), make_env
         if not self.players:
-            for spec in self.opponents:
-                name, player = load_player(spec, game)
-                self.players[name] = player
+            self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
         learner = NetworkPlayer(policy, device)
         for i, (name, player) in enumerate(self.players.items()):
             seed = derive_key(self.seed, EVALUATION_STREAM, i)
-            self.matches[name] = play_match(self.game, learner, player, self.games, seed, self.truncate_after)
+            self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -197,7 +196,7 @@ class Matches(Evaluation):
 
 
 def open_evaluation(
-    jobs: Sequence[Evaluation] | None, game: Game, seed: int, truncate_after: int | None, needed: bool
+    jobs: Sequence[Evaluation] | None, game: Interface, seed: int, make_env: MakeEnv, needed: bool
 ) -> list[Evaluation]:
     """The jobs, ready; None stands for `Exact` where the game is small enough.
 
@@ -207,7 +206,7 @@ def open_evaluation(
     opened = [Exact()] if jobs is None else list(jobs)
     try:
         for job in opened:
-            job.open(game, seed, truncate_after)
+            job.open(game, seed, make_env)
     except ConfigError as error:
         if jobs is not None or needed:
             raise

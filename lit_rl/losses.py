@@ -138,6 +138,13 @@ def explained_variance(value: Tensor, returns: Tensor) -> Tensor:
     return torch.where(variance > 0, 1 - (returns - value).var() / variance.clamp_min(1e-12), 0.0)
 
 
+def normalized(advantages: Tensor) -> Tensor:
+    """[N] shifted and scaled to mean 0 and deviation 1; a single one stays as it is."""
+    if len(advantages) < 2:
+        return advantages
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
 def update_metrics(log_prob: Tensor, old_log_prob: Tensor, value: Tensor, returns: Tensor, clip: float) -> dict:
     """How far a minibatch finds the policy from the one that played, and how well the old value foretold the returns:
     approx_kl, clip_fraction and explained_variance, scalars; all tensors [N]."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -42,7 +42,7 @@ class MLP(ActorCritic):
 
     def __init__(
         self,
-        game: Game,
+        game: Interface,
         hidden: Sequence[int] = (128, 128),
         activation: Literal["relu", "tanh", "gelu"] = "relu",
         shared: bool = False,
@@ -79,7 +79,7 @@ class HistoryMLP(nn.Module):
 
     def __init__(
         self,
-        game: Game,
+        game: Interface,
         hidden: Sequence[int] = (64, 64),
         activation: Literal["relu", "tanh", "gelu"] = "gelu",
     ):
@@ -98,4 +98,4 @@ class HistoryMLP(nn.Module):
         return self.scale * self.head(self.trunk(x)).float()
 
 
-CriticFactory = Callable[[Game], HistoryMLP]
+CriticFactory = Callable[[Interface], nn.Module]  # (history [N, P, *D]) -> [N, A]

@@ -5,14 +5,12 @@ Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with the i
 minibatches. Rudolph et al. (2025, arXiv 2502.08938) found it competitive in games of hidden information once the
 entropy coefficient is large. Here the coefficient anneals, and an average of the weights is exported.
 Ours, not from a paper: learning from whole games only (`lit_rl.rollout.Collecting`) and counting infostates rather than
-decisions (`lit_rl.batches.infostate_weights`).
-
-What it leaves out: recurrence, reference policies (see R-NaD). Opponents are the datamodule's business.
+decisions (`lit_rl.batches.infostate_weights`). What it leaves out: recurrence, reference policies (see R-NaD).
 
     litrl fit --config configs/leduc_ppo.yaml      NashConv 0.323 at 10 M decisions, median of 5 seeds (uniform: 4.747)
 
-One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step` ->
-losses [N] -> their mean -> Lightning steps. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions.
+One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`:
+losses [N], their mean. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions.
 """
 
 from collections.abc import Iterator
@@ -44,23 +42,24 @@ class PPO(L.LightningModule):
         game: import path of the game (the CLI copies it from data.game).
         network: builds the policy and value network for the game.
         optimizer: torch optimizer; its learning rate is what `lr_schedule` scales.
-        lr_schedule: see `lit_rl.schedules.optimizer_and_scheduler`, as is `lr_interval`.
+        lr_schedule: a factor on the learning rate, or one of torch's schedulers (`lit_rl.schedules`).
+        lr_interval: `lr_schedule` advances once per iteration or once per optimizer step.
         minibatches: passes over each rollout, and how infostates are merged and weighed.
         credit: discount, GAE's lambda, and how unfinished games are cut.
         clip: bound on how far the probability ratio may leave 1.
-        value_clip: bound on how far the value may leave the old one, in reward units; null for none.
+        value_clip: bound on how far the value may leave the old one, in reward units.
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus, in reward units per nat.
         normalize_advantages: shift and scale advantages to mean 0, deviation 1 in each minibatch (off: reward units).
-        target_kl: stop the iteration's updates once the approximate KL exceeds this; null for never.
+        target_kl: stop the iteration's updates once the approximate KL exceeds this.
         sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); exported at 1.
-        ema_decay: export an exponential moving average of the weights with this decay per optimizer step; null
-            exports the weights themselves.
+        ema_decay: export a moving average of the weights, with this decay per optimizer step; null: the weights.
     """
 
     validation_step = test_step = evaluation_step
     predict_step = table_step
     on_save_checkpoint, on_load_checkpoint = save_state, load_state
+    configure_optimizers = optimizer_and_scheduler
 
     def __init__(
         self,
@@ -87,27 +86,19 @@ class PPO(L.LightningModule):
         self.policy = network(self.game)
         self.average = average_of(self.policy, ema_decay)
         self.optimizer, self.lr_schedule, self.lr_interval = optimizer, lr_schedule, lr_interval
-        self.minibatches, self.credit = minibatches, credit
-        self.clip, self.value_clip = clip, value_clip
-        self.value_coef, self.entropy_coef = value_coef, entropy_coef
+        self.minibatches, self.credit, self.sampling_temperature = minibatches, credit, sampling_temperature
+        self.clip, self.value_clip, self.value_coef, self.entropy_coef = clip, value_clip, value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
-        self.sampling_temperature = sampling_temperature
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
-        self.meter = Meter()
+        self.batches_per_iteration, self.meter = minibatches.per_iteration, Meter()
         self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))  # by target_kl, until the iteration ends
 
     @property
     def collecting(self) -> Collecting:
-        return Collecting(
-            self.sampling_temperature, cut_games=self.credit.cut_games, merge_rows=self.minibatches.merge_rows
-        )
-
-    @property
-    def batches_per_iteration(self) -> int:
-        return self.minibatches.per_iteration
+        how = {"cut_games": self.credit.cut_games, "merge_rows": self.minibatches.merge_rows}
+        return Collecting(temperature=self.sampling_temperature, **how)
 
     def export_policy(self) -> nn.Module:
-        """What a user would ship: the average of the weights if there is one, else the weights as they are."""
         return self.policy if self.average is None else self.average.module
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
@@ -125,8 +116,8 @@ class PPO(L.LightningModule):
         log_probs = torch.log_softmax(output.logits / batch.temperature, dim=-1)  # [M, A]
         log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
         advantages = batch.advantages
-        if self.normalize_advantages and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        if self.normalize_advantages:
+            advantages = losses.normalized(advantages)
         policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip)  # [N]
         value_loss = losses.value_loss(value, batch.returns, batch.value, self.value_clip)  # [N]
         entropy = losses.entropy(log_probs)[batch.row]  # [N]
@@ -154,8 +145,3 @@ class PPO(L.LightningModule):
         skipped = self.batches_per_iteration - len(self.meter.minibatches)
         self.meter.log(self, **{"train/skipped_batches": float(skipped)})
         self.stopped.fill_(False)
-
-    def configure_optimizers(self):
-        return optimizer_and_scheduler(
-            self, self.policy.parameters(), self.optimizer, self.lr_schedule, self.lr_interval
-        )

@@ -1,8 +1,8 @@
 """Learning that is held close to a reference policy, which follows at a distance; by self-play, in two forms.
 
-Self-play alone circles around an equilibrium (scripts/trajectory.py draws it). A price on leaving a reference policy
-makes it settle between the two; the reference then moves there, and so on towards the equilibrium itself: regularised
-Nash dynamics (Perolat et al. 2021, arXiv 2002.08456).
+Self-play alone circles around an equilibrium (scripts/trajectory.py). A price on leaving a reference policy makes it
+settle between the two; the reference moves there, and so on: regularised Nash dynamics (Perolat et al. 2021,
+arXiv 2002.08456).
 
 kl      PPO's loss with the KL to a reference, as the users' documents have it; with the moving reference the magnet of
         MMD (Sokota et al. 2023, arXiv 2206.05825). alpha = 0 is PPO to the last bit.
@@ -19,8 +19,7 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
         of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise, but
         an action too rare to be drawn, pi(a) n(s) < 1, feels its advantage only now and then.
 
-What this leaves out: recurrence, DeepNash's thresholded and rounded policy at test time, more than two players in the
-form neurd.
+What this leaves out: recurrence, DeepNash's thresholded and rounded policy, more than two players in the form neurd.
 
     litrl fit --config configs/leduc_rnad.yaml     NashConv 0.218 at 10 M decisions, median of 5 seeds (uniform: 4.747)
 
@@ -38,6 +37,7 @@ from torch import Tensor, nn
 
 from envs.game import load_interface
 from lit_rl import losses
+from lit_rl.algorithm import check_whole_iterations
 from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
 from lit_rl.meter import Meter
@@ -45,8 +45,7 @@ from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, average_of
 from lit_rl.references import Magnet, ReferenceFactory
 from lit_rl.returns import Credit, gae, two_player_v_trace
-from lit_rl.rollout import Collecting, Rollout, legal_of
-from lit_rl.row_index import merge_equal_rows
+from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.run.resume import load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
@@ -63,13 +62,13 @@ class RNaD(L.LightningModule):
         eta: price of leaving the reference, in reward units per nat (form neurd).
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
-        ema_decay: as in PPO. In the form neurd it is the target network, too, and a long memory holds all back
-            (configs/leduc_rnad_neurd.yaml).
+        ema_decay: as in PPO; in the form neurd it is the target network, too, and a long memory holds all back.
     """
 
     validation_step = test_step = evaluation_step
     predict_step = table_step
     on_save_checkpoint, on_load_checkpoint = save_state, load_state
+    configure_optimizers = optimizer_and_scheduler
 
     def __init__(
         self,
@@ -109,22 +108,17 @@ class RNaD(L.LightningModule):
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
         self.eta, self.neurd_threshold, self.neurd_clip = eta, neurd_threshold, neurd_clip
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
-        self.meter = Meter()
+        self.batches_per_iteration, self.meter = minibatches.per_iteration, Meter()
         self.kept: dict[str, Tensor] = {}  # v-trace of the running iteration
 
     @property
     def collecting(self) -> Collecting:  # temperature 1: the policy that is regularised is the one that plays
         return Collecting(cut_games=self.credit.cut_games, merge_rows=self.minibatches.merge_rows)
 
-    @property
-    def batches_per_iteration(self) -> int:
-        return self.minibatches.per_iteration
-
     def export_policy(self) -> nn.Module:
         return self.policy if self.average is None else self.average.module
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
-        """Advantages for the rollout, then shuffled passes of minibatches."""
         if self.form == "kl":
             advantages, valid = gae(rollout, self.credit.gamma, self.credit.gae_lambda)
             returns = advantages + rollout.value
@@ -137,9 +131,8 @@ class RNaD(L.LightningModule):
     @torch.no_grad()
     def _v_trace(self, rollout: Rollout) -> dict[str, Tensor]:
         """Two-player v-trace of the whole rollout: values of the target network, policy as it is now, reference."""
-        obs, bits = rollout.obs.flatten(0, 1), rollout.legal_bits.flatten(0, 1)
-        first, row = merge_equal_rows(obs, bits)
-        obs, legal = obs[first].to(self.device), legal_of(bits[first], rollout.num_actions).to(self.device)
+        obs, legal, row = rollout.distinct()
+        obs, legal = obs.to(self.device), legal.to(self.device)
         log_probs = torch.log_softmax(self.policy(obs, legal).logits, dim=-1)  # [M, A]
         counts = torch.bincount(row).to(self.device).float()
         kl = losses.reference_kl(log_probs, self.reference(obs, legal, log_probs, counts)).cpu()[row]
@@ -154,11 +147,7 @@ class RNaD(L.LightningModule):
 
     def on_train_start(self) -> None:
         self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
-        if self.trainer.num_training_batches < self.batches_per_iteration:
-            raise ConfigError(
-                f"trainer.limit_train_batches: an iteration has {self.batches_per_iteration} minibatches and the "
-                f"reference moves after the last, not {self.trainer.num_training_batches}; lower model.minibatches"
-            )
+        check_whole_iterations(self)  # the reference moves after the last minibatch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self.policy(batch.obs, batch.legal)
@@ -209,8 +198,3 @@ class RNaD(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.meter.log(self, **{f"reference/{k}": v.float() for k, v in self.reference.metrics().items()})
-
-    def configure_optimizers(self):
-        return optimizer_and_scheduler(
-            self, self.policy.parameters(), self.optimizer, self.lr_schedule, self.lr_interval
-        )

@@ -115,6 +115,12 @@ class Rollout:
         """[T, B, A] bool; unpacked at each call, so ask for few rows at a time where actions are many."""
         return legal_of(self.legal_bits, self.num_actions)
 
+    def distinct(self) -> tuple[Tensor, Tensor, Tensor]:
+        """obs [M, *D] and legal [M, A] of the M distinct infostates, and which of them each of the T * B rows is."""
+        obs, bits = self.obs.flatten(0, 1), self.legal_bits.flatten(0, 1)
+        first, row = merge_equal_rows(obs, bits)
+        return obs[first], legal_of(bits[first], self.num_actions), row
+
     @property
     def num_decisions(self) -> int:
         """Decisions that are new in this rollout."""

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
 from lit_rl.run.errors import ConfigError
 
@@ -190,21 +189,19 @@ class WarmUp(Schedule):
 LRInterval = Literal["iteration", "step"]
 
 
-def optimizer_and_scheduler(
-    module: LightningModule,
-    parameters,
-    optimizer: OptimizerCallable,
-    lr_schedule: Schedule | LRSchedulerCallable | None,
-    lr_interval: LRInterval,
-):
-    """What `configure_optimizers` returns: the optimizer, and its schedule over the exact length of this run.
+def optimizer_and_scheduler(module: LightningModule):
+    """An algorithm's `configure_optimizers`: the optimizer of its policy, and its schedule over the length of this run.
+
+    The algorithm says which by its attributes `policy`, `optimizer` (a factory), `lr_schedule` (or None) and
+    `lr_interval`, whether the schedule advances once per iteration or once per optimizer step.
 
     A `Schedule` is a factor on the optimizer's learning rates, carried out by torch's LambdaLR; the total is the run's
     number of iterations or optimizer steps, which the trainer knows. Anything else is one of torch's own schedulers,
     built as the user wrote it; Lightning's ReduceLROnPlateau reads its `monitor` after each validation.
     """
+    lr_schedule, lr_interval = module.lr_schedule, module.lr_interval
     try:
-        optimizer = optimizer(parameters)
+        optimizer = module.optimizer(module.policy.parameters())
     except (ValueError, TypeError) as error:
         raise ConfigError(f"optimizer: {error}") from error
     for name, value in optimizer.defaults.items():

@@ -359,7 +359,7 @@ def bench_league(table: Table, threads: int) -> None:
     from envs.game import load_game
     from lit_rl.batches import Minibatches
     from lit_rl.league.league import League, Member
-    from lit_rl.league.players import save_player
+    from lit_rl.league.player_file import save_player
     from lit_rl.ppo import PPO
 
     game = load_game("envs.leduc_poker")

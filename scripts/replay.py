@@ -46,7 +46,7 @@ def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, 
     """
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        arguments = {k: v for k, v in checkpoint["hyper_parameters"].items() if not k.startswith("_")}  # Lightning's own
+        arguments = {name: x for name, x in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         spec = {"class_path": checkpoint["run"]["class_path"], "init_args": arguments}
         for path in class_paths(spec):
             allowed(path, more, str(ckpt_path))

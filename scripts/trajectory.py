@@ -18,6 +18,7 @@ import torch
 
 from datamodules.self_play import SelfPlayDataModule
 from envs.exact import GameTree
+from lit_rl.batches import Minibatches
 from lit_rl.evaluation import policy_table
 from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
@@ -44,7 +45,7 @@ def last_iterates(algorithm: str, game: str, iterations: int, seed: int = 0) -> 
     """Policies [iterations, rows, A] after each iteration, and their NashConv [iterations]."""
     torch.manual_seed(seed)
     options = dict(
-        network=lambda g: MLP(g, hidden=(32,), activation="tanh"), update_epochs=1, num_minibatches=1, entropy_coef=0.0,
+        network=lambda g: MLP(g, hidden=(32,), activation="tanh"), minibatches=Minibatches(1, 1), entropy_coef=0.0,
         optimizer=lambda p: torch.optim.SGD(p, lr=0.05),
     )  # fmt: skip
     if algorithm == "PPO":

@@ -253,3 +253,37 @@ def counterfactual_regrets(game, policy, state=None, reach=None, found=None):
         )
         regrets += reach["chance"] * reach["own"][1 - player] * np.where(legal, values[:, player] - mean[player], 0)
     return found if root else mean
+
+
+def seat(began, share, drawn, shares, table, turn, uniform):
+    """Who sits where in the rows that begin: the learner (-1) in all seats, or in its turn's.
+
+    `uniform(b)` draws from row b's stream.
+    """
+    num_seats = table.shape[1]
+    for b in np.flatnonzero(began):
+        table[b] = -1
+        if uniform(b) < share:
+            continue
+        for s in range(num_seats):
+            if s != turn[b]:
+                mark = uniform(b) * sum(shares)
+                table[b, s] = next(
+                    (k for i, k in enumerate(drawn) if mark < sum(shares[: i + 1])), drawn[-1]
+                )  # fmt: skip
+        turn[b] = (turn[b] + 1) % num_seats
+
+
+def settle(done, table, team, earned, num_members):
+    """The tally [K, S, 5] of the games that ended: wins, draws, losses and returns against each member's team."""
+    tally = np.zeros((num_members, table.shape[1], 5))
+    for b in np.flatnonzero(done):
+        returns = [np.mean([r for r, t in zip(earned[b], team) if t == s]) for s in range(table.shape[1])]
+        if (table[b] == -1).all():
+            continue
+        (mine,) = np.flatnonzero(table[b] == -1)
+        for s, member in enumerate(table[b]):
+            if s != mine:
+                won, lost = returns[mine] > returns[s], returns[mine] < returns[s]
+                tally[member, mine] += [won, not won and not lost, lost, returns[mine], returns[s]]
+    return tally

@@ -38,6 +38,7 @@ from torch import Tensor, nn
 from envs.game import load_interface
 from envs.rng import derive_key
 from lit_rl import losses
+from lit_rl.algorithm import check_whole_iterations
 from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, mix_statistics
 from lit_rl.armac.critic_memory import CriticMemoryFactory, FadingTargets
 from lit_rl.armac.infostates import uniform_of_rows
@@ -47,7 +48,7 @@ from lit_rl.armac.mix_scheduler import MixScheduler, MixStatistics, SchedulerFac
 from lit_rl.armac.mix_utility import Counterfactual, MixUtilityFactory
 from lit_rl.armac.mixed_policy import Mixture, mixed_policy
 from lit_rl.armac.mixing import LinearMixer, MixerFactory, check_same_bins
-from lit_rl.armac.parameter_groups import Groups, check_trainer, clip_groups, grouped_optimizer
+from lit_rl.armac.parameter_groups import Groups, check_strategy, clip_groups, grouped_optimizer
 from lit_rl.armac.rows import Rows
 from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
 from lit_rl.evaluation import evaluation_step, table_step
@@ -262,7 +263,8 @@ class ARMAC(L.LightningModule):
         return {name: part for name, part in parts.items() if part is not None}
 
     def on_train_start(self) -> None:
-        check_trainer(self.trainer, self.batches_per_iteration)
+        check_whole_iterations(self)
+        check_strategy(self.trainer.strategy)
         self.policy.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import lightning as L
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import nn
 
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -68,20 +67,14 @@ def grouped_optimizer(
     return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
 
-def check_trainer(trainer: L.Trainer, batches_per_iteration: int) -> None:
-    """Refuse what would keep groups from learning, when a training starts.
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse DDP that waits for gradients of all groups, when a training starts.
 
     Raises:
-        ConfigError: DDP that waits for gradients of all groups, or fewer minibatches than an iteration has.
+        ConfigError: it does.
     """
-    strategy = trainer.strategy
     if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise ConfigError("trainer.strategy: not all networks learn in each step; use ddp_find_unused_parameters_true")
-    if trainer.num_training_batches < batches_per_iteration:
-        raise ConfigError(
-            f"trainer.limit_train_batches: an iteration has {batches_per_iteration} minibatches, not "
-            f"{trainer.num_training_batches}; lower the steps of the groups instead"
-        )
 
 
 def clip_groups(optimizer: torch.optim.Optimizer, groups: Mapping[str, GroupSettings]) -> None:

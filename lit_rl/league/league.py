@@ -8,9 +8,7 @@ The league is of one game and one version of its rules, with one interface (shap
 and players); what else a run is configured with does not matter.
 """
 
-import hashlib
 import json
-import os
 import sqlite3
 import time
 import warnings
@@ -20,21 +18,22 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from envs.game import Game
+from envs.game import Interface
 from lit_rl.league.matchmaking import ROLES
+from lit_rl.league.player_file import interface_of, sha256_of
 from lit_rl.league.ratings import Rating, Score, rate_period, to_retire
-from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError, ConfigError, StorageError
 
 STATES = ("active", "retired", "quarantined")
 BUSY_SECONDS = 60.0  # how long to wait for another process's transaction
-APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 1  # "LRL1"
+APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 2  # "LRL1"
+NEEDS = {"heuristic": ("path",), "past": ("file",), "exploiter": ("file",), "external": ("file", "path")}  # one of them
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS members (
     name TEXT PRIMARY KEY, role TEXT NOT NULL, state TEXT NOT NULL, birth INTEGER NOT NULL, parent TEXT, file TEXT,
-    sha256 TEXT, path TEXT, permanent INTEGER NOT NULL, created TEXT NOT NULL, reason TEXT NOT NULL,
-    notes TEXT NOT NULL, rating REAL NOT NULL, deviation REAL NOT NULL, volatility REAL NOT NULL);
+    sha256 TEXT, path TEXT, init_args TEXT NOT NULL, permanent INTEGER NOT NULL, created TEXT NOT NULL,
+    reason TEXT NOT NULL, notes TEXT NOT NULL, rating REAL NOT NULL, deviation REAL NOT NULL, volatility REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY, run TEXT NOT NULL, iteration INTEGER NOT NULL, source TEXT NOT NULL,
     UNIQUE (run, iteration, source));
@@ -49,16 +48,21 @@ CREATE TABLE IF NOT EXISTS rosters (
 
 
 class Member(NamedTuple):
-    """One agent of the league, and how it plays: a player file, the import path of a heuristic, or its role alone."""
+    """One agent of the league, and how it plays: a player file, an import path (`lit_rl.league.players`), or at random.
+
+    The one record of a member: the file's rows, the roster that a run was offered and what a checkpoint says of those
+    who sit in its games are all `Member`s.
+    """
 
     name: str
     role: str
     state: str = "active"
     birth: int = 0  # decisions its run had sampled
     parent: str | None = None  # name of the member it comes from, or was trained against
-    file: str | None = None  # of `lit_rl.league.players`, relative to the league's folder where it lies inside
+    file: str | None = None  # of `lit_rl.league.player_file`, relative to the league's folder where it lies inside
     sha256: str | None = None
-    path: str | None = None  # import path of a heuristic
+    path: str | None = None  # import path of a heuristic or of a class of players
+    init_args: dict = {}  # noqa: RUF012 (never written to): of such a class, after the game
     permanent: bool = False  # never retired
     created: str = ""  # YYYY-MM-DD
     reason: str = ""  # why it is retired or quarantined
@@ -67,15 +71,22 @@ class Member(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Games of `member`, sitting in `seat`, against `opponent`; returns are sums over the games, in reward units."""
+    """Games of `member`, sitting in `seat`, against `opponent`; returns are sums over the games, in reward units.
+
+    The table has a seat for each team of the game: where everybody plays alone, a seat is a player. A team's return is
+    the mean over its players, and whose return is larger has won. A game among more than two teams counts once for each
+    of the others: `member` against that team alone, whatever the rest got. Ratings take these pairs as they are, so a
+    game among four weighs as much as three games of two. In a match (`play_match`) one opponent has all other seats,
+    and a game counts once, against their mean.
+    """
 
     member: str
     opponent: str
-    seat: int
+    seat: int  # the team's number in the game
     wins: int
     draws: int
     losses: int
-    member_return: float = 0.0
+    member_return: float = 0.0  # of its team, a player's mean
     opponent_return: float = 0.0
 
     @property
@@ -99,16 +110,6 @@ class Roster(NamedTuple):
     own_games: int
 
 
-def interface_of(game: Game) -> dict:
-    """What a player must fit: the shape of what it sees and the number of what it can do."""
-    return {
-        "obs_shape": list(game.obs_shape),
-        "obs_dtype": str(game.obs_dtype),
-        "num_actions": game.num_actions,
-        "num_players": game.num_players,
-    }
-
-
 class League:
     """The league in the file `path`, which is created if there is none.
 
@@ -117,7 +118,7 @@ class League:
         ArtefactError: the file is no league. StorageError: it cannot be opened there.
     """
 
-    def __init__(self, path: str | Path, game: Game):
+    def __init__(self, path: str | Path, game: Interface):
         self.path, self.game = Path(path), game
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,10 +208,8 @@ class League:
             raise ConfigError(f"state={member.state!r} of {member.name}: unknown; use one of {', '.join(STATES)}")
         if not member.name:
             raise ConfigError("name='': a member needs one")
-        if member.state == "active":
-            wants = {"heuristic": "path", "past": "file", "exploiter": "file", "external": "file"}.get(member.role)
-            if wants and not getattr(member, wants):
-                raise ConfigError(f"{member.name}: a member of role {member.role} needs a {wants}")
+        if member.state == "active" and (lack := what_it_lacks(member)):
+            raise ConfigError(f"{member.name}: a member of role {member.role} needs a {lack}")
         if member.file is not None:
             where = self.resolve(member.file)
             if member.sha256 is None:
@@ -222,16 +221,14 @@ class League:
         with self._transaction():
             old = self.find(member.name)
             if old is None:
-                columns = member[:8] + (int(member.permanent), member.created, member.reason, json.dumps(member.notes))
-                self._many(f"INSERT INTO members VALUES ({', '.join('?' * 15)})", [columns + tuple(member.rating)])
-            elif (old.role, old.sha256, old.path) != (member.role, member.sha256, member.path):
+                self._many(f"INSERT INTO members VALUES ({', '.join('?' * 16)})", [_row(member)])
+            elif how_it_plays(old) != how_it_plays(member):
                 if not replace or old.role != member.role:
                     raise ConfigError(f"name={member.name!r}: the league has a different member of that name")
-                self._many(
-                    "UPDATE members SET file = ?, sha256 = ?, path = ?, birth = ?, state = ?, reason = '' "
-                    "WHERE name = ?",
-                    [(member.file, member.sha256, member.path, member.birth, member.state, member.name)],
-                )
+                new = {"file": member.file, "sha256": member.sha256, "path": member.path, "birth": member.birth}
+                new |= {"init_args": json.dumps(member.init_args), "state": member.state, "reason": ""}
+                values = ", ".join(f"{column} = ?" for column in new)
+                self._many(f"UPDATE members SET {values} WHERE name = ?", [(*new.values(), member.name)])
         return self.find(member.name)
 
     def _relative(self, where: Path) -> str:
@@ -247,10 +244,7 @@ class League:
         return self._members(f"WHERE state IN ({marks})" if states else "", states)
 
     def _members(self, where: str, values: Iterable) -> list[Member]:
-        rows = self._rows(f"SELECT * FROM members {where} ORDER BY rowid", values)
-        return [
-            Member(*row[:8], bool(row[8]), row[9], row[10], json.loads(row[11]), Rating(*row[12:15])) for row in rows
-        ]
+        return [_member(row) for row in self._rows(f"SELECT * FROM members {where} ORDER BY rowid", values)]
 
     def set_state(self, state: str, reasons: Mapping[str, str]) -> None:
         """Make the members named in `reasons` active, retired or quarantined; permanent ones are never retired."""
@@ -369,147 +363,29 @@ class League:
         members, own, games = json.loads(rows[0][0])
         return Roster({name: Rating(*rating) for name, rating in members.items()}, Rating(*own), games)
 
-    def export_registry(self, path: str | Path) -> None:
-        """Write the exploiters as exploiter_registry.json: id, filepath, victim_step, win_rate, trained_date, notes."""
-        folder = Path(path).absolute().parent
-        entries = [
-            {
-                "id": m.name,
-                "filepath": os.path.relpath(self.resolve(m.file), folder),
-                "victim_step": int(m.notes.get("victim_step", 0)),
-                "win_rate": float(m.notes.get("win_rate", 0.0)),
-                "trained_date": m.created,
-                "notes": str(m.notes.get("notes", "")),
-            }
-            for m in self.members("active", "retired")
-            if m.role == "exploiter" and m.file
-        ]
-        _write_json(Path(path), {"exploiters": entries})
 
-    def import_registry(self, path: str | Path) -> list[Member]:
-        """Take in the entries of an exploiter_registry.json; one whose file is missing is quarantined."""
-        path = Path(path)
-        taken = []
-        for i, entry in enumerate(_entries(path, "exploiters")):
-            with _field_of(path, i):
-                member = Member(
-                    name=str(entry["id"]), role="exploiter", file=str(path.absolute().parent / entry["filepath"]),
-                    created=str(entry["trained_date"]), notes={
-                        "victim_step": int(entry["victim_step"]), "win_rate": float(entry["win_rate"]),
-                        "notes": str(entry.get("notes", "")),
-                    },
-                )  # fmt: skip
-            taken.append(self._take_in(member))
-        return taken
-
-    def export_json(self, path: str | Path) -> None:
-        """Write the whole population in the shape of league.json, version 1."""
-        folder, games = Path(path).absolute().parent, self.games()
-        payoffs = self.payoffs()
-        entries = []
-        for m in self.members():
-            score = sum(p.score for (name, _), p in payoffs.items() if name == m.name)
-            kind = (
-                "heuristic" if m.role in ("heuristic", "random") else "candidate" if m.role == "main" else "commander"
-            )
-            file = None if m.file is None else os.path.relpath(self.resolve(m.file), folder)
-            meta = {"role": m.role, "state": m.state, "birth": m.birth, "parent": m.parent, "sha256": m.sha256}
-            meta |= {"path": m.path, "permanent": m.permanent, "reason": m.reason, "notes": m.notes}
-            entries.append(
-                {
-                    "id": m.name, "ckpt_path": file, "kind": "retired" if m.state == "retired" else kind,
-                    "name": m.name, "created_at": m.created, "games": games.get(m.name, 0), "meta": meta,
-                    "rating": {"rating": m.rating.rating, "rd": m.rating.deviation, "vol": m.rating.volatility},
-                    "rating_history": [], "aggregate_stats": {"score": score},
-                }
-            )  # fmt: skip
-        signature = {"game": self.game.name, "version": self.game.version} | interface_of(self.game)
-        glicko2 = {"rating": 1500.0, "rd": 350.0, "vol": 0.06, "tau": 0.5}
-        _write_json(Path(path), {"version": 1, "glicko2": glicko2, "env_signature": signature, "entries": entries})
-
-    def import_json(self, path: str | Path) -> list[Member]:
-        """Take in the entries of a league.json with their ratings; results are not part of it.
-
-        Entries of another game (by `env_signature`), without a file, or of no role that could be told are quarantined.
-        """
-        path = Path(path)
-        signature = _read_json(path).get("env_signature", {})
-        ours = {"game": self.game.name, "version": self.game.version} | interface_of(self.game)
-        differs = sorted(k for k in ours if k in signature and signature[k] != ours[k])
-        taken = []
-        for i, entry in enumerate(_entries(path, "entries")):
-            with _field_of(path, i):
-                meta, kind = entry.get("meta") or {}, entry["kind"]
-                role = meta.get("role") or ("heuristic" if kind == "heuristic" else "external")
-                state = "retired" if kind == "retired" else meta.get("state", "active")
-                rating = Rating(*(float(entry["rating"][k]) for k in ("rating", "rd", "vol")))
-                member = Member(
-                    name=str(entry["id"]), role=role, state=state, birth=int(meta.get("birth", 0)),
-                    parent=meta.get("parent"), path=meta.get("path"), sha256=meta.get("sha256"),
-                    permanent=bool(meta.get("permanent", False)), created=str(entry.get("created_at", "")),
-                    reason=str(meta.get("reason", "")), notes=dict(meta.get("notes", {})), rating=rating,
-                    file=entry.get("ckpt_path") and str(path.absolute().parent / entry["ckpt_path"]),
-                )  # fmt: skip
-            why = f"of another game: {differs[0]} is {signature[differs[0]]}" if differs else ""
-            taken.append(self._take_in(member, why))
-        return taken
-
-    def _take_in(self, member: Member, why: str = "") -> Member:
-        if not why and member.role in ("past", "exploiter", "external") and not member.file:
-            why = "it has no file"
-        if not why and member.role == "heuristic" and not member.path:
-            why = "it names no function"
-        if not why and member.file and not self.resolve(member.file).is_file():
-            why = f"no such file: {member.file}"
-        if not why:
-            return self.add(member)
-        member = self.add(member._replace(state="quarantined", sha256=member.sha256 or "", reason=why))
-        warnings.warn(f"league {self.path}: {member.name} is quarantined: {why}; the others play on", stacklevel=3)
-        return member
+def what_it_lacks(member: Member) -> str:
+    """What its role needs and the member does not have, such as "file"; "" if nothing."""
+    needs = NEEDS.get(member.role, ())
+    return "" if not needs or any(getattr(member, name) for name in needs) else " or ".join(needs)
 
 
-def retained(iterations: Iterable[int], recent: int, spaced: int) -> set[int]:
-    """Which of a run's snapshots stay in play: the newest, and some of all its past, ever more thinly.
-
-    Of n snapshots the last `recent`, and those numbered n^(i / spaced), i = 0 .. spaced - 1, counted from 1.
-    """
-    taken = sorted(iterations)
-    n = len(taken)
-    keep = set(taken[max(0, n - recent) :])
-    return keep | {taken[round(n ** (i / spaced)) - 1] for i in range(spaced) if n}
+def how_it_plays(member: Member) -> tuple:
+    """Two members for whom this is the same play the same."""
+    return member.role, member.sha256, member.path, member.init_args
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _row(member: Member) -> tuple:
+    """In the columns' order."""
+    init_args, notes = json.dumps(member.init_args), json.dumps(member.notes)
+    return (
+        *member[:8], init_args, int(member.permanent), member.created, member.reason, notes, *member.rating
+    )  # fmt: skip
 
 
-def _write_json(path: Path, content: dict) -> None:
-    replace_file(path, (json.dumps(content, indent=2) + "\n").encode())
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ArtefactError(f"{path}: is no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ArtefactError(f"{path}: must hold an object")
-    return content
-
-
-def _entries(path: Path, name: str) -> list:
-    entries = _read_json(path).get(name)
-    if not isinstance(entries, list):
-        raise ArtefactError(f"{path}: has no list {name!r}")
-    return entries
-
-
-@contextmanager
-def _field_of(path: Path, i: int) -> Iterator[None]:
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ArtefactError(f"{path}, entry {i}: is not as it should be ({type(error).__name__}: {error})") from error
+def _member(row: tuple) -> Member:
+    """Of a row of the table, in the columns' order."""
+    init_args, permanent, created, reason, notes, *rating = row[8:]
+    return Member(
+        *row[:8], json.loads(init_args), bool(permanent), created, reason, json.loads(notes), Rating(*rating)
+    )  # fmt: skip

@@ -1,58 +1,123 @@
-"""Players: whatever can sit in a seat, and the files they are kept in.
+"""Players: whatever can sit in a seat, and how one is named.
 
-A player file holds a policy's weights, how to build its network, and the game that it plays; nothing in it is code, and
-it loads with `weights_only=True`. A checkpoint of a run is one as well: of the policy that the run exports.
-Letters: N, B rows, A actions, D obs shape, R infostates.
+A player is named by a *spec*, the same in `data.opponents`, in a league and in evaluation:
+
+    random                                            every legal action alike
+    runs/leduc/version_0/checkpoints/last.ckpt        a checkpoint, or a player file (*.pt): see `player_file`
+    envs.leduc_heuristics.always_call                 a heuristic, by its import path: see `envs.heuristics`
+    my_pkg.MySearch                                   a class of players, built as MySearch(game)
+    {class_path: my_pkg.MySearch, init_args: {depth: 3}}     ... as MySearch(game, depth=3)
+
+Letters: B rows of a table, n rows where the player is to move, A actions, D obs shape, R infostates.
 """
 
 import importlib
-import io
-import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from envs.exact import GameTree
-from envs.game import Game
-from envs.heuristics import compile_heuristic, load_heuristic, reads_state
-from lit_rl.league.league import interface_of, sha256_of
-from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
+from envs.game import Game, Interface
+from envs.heuristics import compile_heuristic, load_heuristic
+from lit_rl.league.player_file import load_policy
 from lit_rl.row_index import merge_equal_rows
-from lit_rl.run.checkpoint_io import replace_file
-from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.errors import ConfigError
 
 RANDOM = "envs.heuristics.uniform"
+FILE_ENDINGS = (".pt", ".ckpt")
+
+Spec = str | Path | Mapping[str, Any]
 
 
+class Table(Protocol):
+    """What a player is shown: B positions, each with somebody to move. `VectorEnv` and `GameTree` are such."""
+
+    obs: np.ndarray  # [B, *D] the mover's infostate
+    legal: np.ndarray  # [B, A] bool
+    player: np.ndarray  # [B] int8, the mover
+    state: np.ndarray  # [B] records of the game, where its rules are known (`envs.game.Game`)
+
+
+@runtime_checkable
 class Player(Protocol):
-    """Anything that can sit in a seat."""
+    """Anything that can sit in a seat. It may sit in several seats of a row, as a team does."""
 
-    def act(self, rows: np.ndarray, obs: np.ndarray, legal: np.ndarray, probs: np.ndarray) -> None:
-        """Write how likely it takes each action into `probs` [B, A] float32 in the rows [N] int64 where it is to move.
+    def act(self, table: Table, rows: np.ndarray, probs: np.ndarray) -> None:
+        """Write how likely the player takes each action into `probs` [B, A] float32, in the rows [n] int64 alone.
 
-        obs [B, *D] and legal [B, A] are those of the players to move.
+        In these rows the player is to move. Only `table.obs` and `table.legal` are what a mover may know;
+        `table.state` tells everything, for players that search and say so.
         """
+
+    def begin(self, rows: np.ndarray) -> None:
+        """New games have begun in the rows [n] int64, and the player sits there: forget the old ones."""
+
+
+@runtime_checkable
+class Remembering(Player, Protocol):
+    """A player whose memory of the running games is kept by checkpoints, so that a resumed run plays the same games."""
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
 
 
 class NetworkPlayer:
-    """A policy that samples from softmax(logits): one forward for all of its rows."""
+    """A policy that samples from softmax(logits): one forward for all of its rows.
+
+    A policy with a memory (`ActorCritic.state_shape`) has one for each row and player of the table.
+    """
 
     def __init__(self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False):
-        self.policy, self.device, self.merge_rows = policy.to(device).eval(), device, merge_rows
+        self.policy = policy.to(device).eval()
+        self.device = device
+        self.state_shape = tuple(getattr(policy, "state_shape", ()))  # not every module is an ActorCritic
+        self.merge_rows = merge_rows and not self.state_shape
+        self._memory = torch.zeros(0, 0, *self.state_shape)  # [B, P, *S], grown to the table's size
 
     @torch.no_grad()
-    def act(self, rows: np.ndarray, obs: np.ndarray, legal: np.ndarray, probs: np.ndarray) -> None:
-        seen, allowed = torch.from_numpy(obs[rows]), torch.from_numpy(legal[rows])
+    def act(self, table: Table, rows: np.ndarray, probs: np.ndarray) -> None:
+        obs, legal = torch.from_numpy(table.obs[rows]), torch.from_numpy(table.legal[rows])
+        if self.state_shape:
+            probs[rows] = self._remember(obs, legal, table.player, rows)
+            return
         row = None
         if self.merge_rows:
-            first, row = merge_equal_rows(seen, allowed)
-            seen, allowed = seen[first], allowed[first]
-        logits = self.policy(seen.to(self.device), allowed.to(self.device)).logits.float()
-        said = torch.softmax(logits, dim=-1).cpu()
-        probs[rows] = (said if row is None else said[row]).numpy()
+            first, row = merge_equal_rows(obs, legal)
+            obs, legal = obs[first], legal[first]
+        logits = self.policy(obs.to(self.device), legal.to(self.device)).logits.float()
+        chosen = torch.softmax(logits, dim=-1).cpu()
+        probs[rows] = (chosen if row is None else chosen[row]).numpy()
+
+    def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Probabilities [n, A] of a policy with memory, which sees these infostates next."""
+        self._grow(len(player), int(player.max()) + 1)
+        where = torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
+        output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
+        self._memory[where] = output.state.float().cpu()
+        return torch.softmax(output.logits.float(), dim=-1).cpu().numpy()
+
+    def _grow(self, num_rows: int, num_players: int) -> None:
+        b, p = self._memory.shape[:2]
+        if b < num_rows or p < num_players:
+            memory = torch.zeros(max(b, num_rows), max(p, num_players), *self.state_shape)
+            memory[:b, :p] = self._memory
+            self._memory = memory
+
+    def begin(self, rows: np.ndarray) -> None:
+        rows = rows[rows < len(self._memory)]  # where nothing was seen yet there is nothing to forget
+        self._memory[torch.from_numpy(rows)] = 0.0
+
+    def state_dict(self) -> dict:
+        return {"memory": self._memory.clone()} if self.state_shape else {}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state:
+            self._memory = state["memory"].clone()
 
 
 class HeuristicPlayer:
@@ -62,200 +127,121 @@ class HeuristicPlayer:
         ConfigError: no such heuristic, or not one for this game.
     """
 
-    def __init__(self, path: str, game: Game):
+    def __init__(self, path: str, game: Interface):
         try:
-            heuristic = load_heuristic(path, game)
-            if reads_state(heuristic):
-                raise ValueError(f"{path!r}: reads the state, which players are not given; write (obs, legal, probs)")
-            self._kernel = compile_heuristic(heuristic, game)
+            self._kernel = compile_heuristic(load_heuristic(path, game), game)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        self._rules_known = isinstance(game, Game)  # else the table has no states
 
-    def act(self, rows: np.ndarray, obs: np.ndarray, legal: np.ndarray, probs: np.ndarray) -> None:
-        self._kernel(rows, None, None, obs, legal, probs)
+    def act(self, table: Table, rows: np.ndarray, probs: np.ndarray) -> None:
+        state, player = (table.state, table.player) if self._rules_known else (None, None)
+        self._kernel(rows, state, player, table.obs, table.legal, probs)
+
+    def begin(self, rows: np.ndarray) -> None:
+        """A heuristic has no memory of a game."""
+
+
+def load_player(
+    spec: Spec,
+    game: Interface,
+    *,
+    sha256: str | None = None,
+    make: Callable[[], nn.Module] | None = None,
+    device: torch.device | str = "cpu",
+    merge_rows: bool = False,
+) -> Player:
+    """The player that `spec` names (see above), to play `game`.
+
+    Args:
+        sha256: what a file's must be; None trusts it.
+        make: () -> a network, for player files that do not say how theirs is built.
+        device: where a network plays.
+        merge_rows: whether a network sees equal infostates once.
+
+    Raises:
+        ConfigError: nothing of that name, no player, or none for this game. ArtefactError: see `load_policy`.
+    """
+    if names_a_file(spec):
+        return NetworkPlayer(load_policy(Path(spec), game, sha256, make), device, merge_rows)
+    path, arguments = path_and_arguments(spec)
+    kind = player_class(path)
+    if kind is None:
+        if arguments:
+            raise ConfigError(f"{path!r}: is a heuristic, which takes no init_args; got {', '.join(arguments)}")
+        return HeuristicPlayer(path, game)
+    try:
+        return kind(game, **arguments)
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"{path!r}: cannot be built for {game.name} with init_args={arguments} ({type(error).__name__}: {said})"
+        ) from error
+
+
+def name_of(spec: Spec) -> str:
+    """The name of who plays so, such as always_call, MySearch(depth=3), leduc-version_0-last; never with slashes.
+
+    Raises:
+        ConfigError: a mapping of something else than class_path and init_args.
+    """
+    if names_a_file(spec):
+        path = Path(spec).absolute()
+        run = path.parents[1] if path.parent.name == "checkpoints" else None
+        return path.stem if run is None else f"{run.parent.name}-{run.name}-{path.stem}"
+    if spec == "random":
+        return "random"
+    path, arguments = path_and_arguments(spec)
+    listed = ",".join(f"{name}={value}" for name, value in arguments.items()).replace("/", "_")
+    return path.rpartition(".")[2] + (f"({listed})" if arguments else "")
+
+
+def names_a_file(spec: Spec) -> bool:
+    """Whether the spec is that of a player file or checkpoint; a `Path` always is."""
+    return isinstance(spec, Path) or (isinstance(spec, str) and spec.endswith(FILE_ENDINGS))
+
+
+def path_and_arguments(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Import path and arguments of a spec that names no file.
+
+    Raises:
+        ConfigError: a mapping of something else than class_path and init_args.
+    """
+    if isinstance(spec, str):
+        return (RANDOM if spec == "random" else spec), {}
+    unknown = sorted(spec.keys() - {"class_path", "init_args"})
+    path, arguments = spec.get("class_path"), spec.get("init_args") or {}
+    if unknown or not isinstance(path, str) or not isinstance(arguments, Mapping):
+        raise ConfigError(f"opponent {dict(spec)}: give {{class_path: my_pkg.MyPlayer, init_args: {{...}}}}")
+    return path, dict(arguments)
+
+
+def player_class(path: str) -> type | None:
+    """The class of players at an import path; None where a function stands, which may be a heuristic.
+
+    Raises:
+        ConfigError: nothing stands there, or a class that is no `Player`.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(
+            f"{path!r}: no such heuristic or player ({error}); give random, a file that ends with "
+            f"{' or '.join(FILE_ENDINGS)}, or an import path such as {RANDOM}"
+        ) from error
+    if not isinstance(found, type):
+        return None
+    if not issubclass(found, Player):
+        raise ConfigError(f"{path!r}: is no Player; it needs act(table, rows, probs) and begin(rows)")
+    return found
 
 
 def player_table(player: Player, tree: GameTree) -> np.ndarray:
     """Action probabilities [R, A] float64 of a player at every infostate of `tree`, normalised."""
+    rows = np.arange(len(tree.legal))
     probs = np.zeros(tree.legal.shape, np.float32)
-    player.act(np.arange(len(probs)), tree.obs, tree.legal, probs)
+    player.begin(rows)
+    player.act(tree, rows, probs)
     table = probs.astype(np.float64)
     return table / table.sum(1, keepdims=True)
-
-
-class TablePolicy(ActorCritic):
-    """A policy that is a table over the infostates of a small game, such as an exact best response.
-
-    Args:
-        game: tells the sizes of obs and actions.
-        num_rows: R, infostates in the table.
-    """
-
-    def __init__(self, game: Game, num_rows: int):
-        super().__init__()
-        width = int(np.prod(game.obs_shape))
-        factors = torch.randint(-(2**62), 2**62, (width,), generator=torch.Generator().manual_seed(0))
-        self.register_buffer("factors", factors)  # of the hash
-        self.register_buffer("hashes", torch.zeros(num_rows, dtype=torch.int64))  # ascending
-        self.register_buffer("obs", torch.zeros(num_rows, width))
-        self.register_buffer("probs", torch.zeros(num_rows, game.num_actions))
-
-    @classmethod
-    def of(cls, tree: GameTree, probs: np.ndarray) -> "TablePolicy":
-        """The table `probs` [R, A] over the rows of `tree`.
-
-        Raises:
-            ValueError: two infostates hash alike.
-        """
-        policy = cls(tree.game, len(probs))
-        obs = torch.from_numpy(tree.obs).flatten(1).float()
-        hashes, order = policy._hash(obs).sort()
-        if len(hashes.unique()) != len(hashes):
-            raise ValueError(f"{tree.game.name}: two infostates of {len(hashes)} hash alike, or do so by player alone")
-        policy.hashes, policy.obs = hashes, obs[order]
-        policy.probs = torch.from_numpy(np.asarray(probs, np.float32))[order]
-        return policy
-
-    def _hash(self, obs: Tensor) -> Tensor:
-        bits = obs.contiguous().view(torch.int32).long()  # all of a float's bits count
-        return (bits * self.factors).sum(1)
-
-    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
-        """logits [N, A] = log of the table's probabilities, value [N] = 0.
-
-        Raises:
-            ValueError: an infostate that is not in the table.
-        """
-        seen = obs.flatten(1).float()
-        row = torch.searchsorted(self.hashes, self._hash(seen)).clamp_max(len(self.hashes) - 1)
-        unknown = (self.obs[row] != seen).any(1)
-        if bool(unknown.any()):
-            raise ValueError(f"the table has no infostate obs={obs[unknown][0].tolist()}")
-        probs = self.probs[row]
-        logits = torch.where(probs > 0, probs.log(), MASKED)
-        return PolicyOutput(mask_logits(logits, legal), torch.zeros(len(seen), device=logits.device))
-
-
-class Sharpened(ActorCritic):
-    """A network that plays softmax(logits / temperature): below 1 more often what it holds likeliest.
-
-    Args:
-        game: tells the sizes of obs and actions.
-        network: class path and arguments of the network, see `build_network`.
-        temperature: in (0, 1] for an exploiter, since some best response is deterministic.
-    """
-
-    def __init__(self, game: Game, network: dict, temperature: float):
-        super().__init__()
-        self.network, self.temperature = build_network(network, game), temperature
-
-    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
-        output = self.network(obs, legal)
-        return PolicyOutput(mask_logits(output.logits / self.temperature, legal), output.value)
-
-
-def network_of(module) -> dict | None:
-    """How an algorithm's exported policy is built, {class_path, init_args}; None where only Python code knows.
-
-    `module`: a LightningModule with `export_policy()`, and hyper-parameters as the command line saves them.
-    """
-    spec = module.hparams.get("network")
-    if not isinstance(spec, dict) or "class_path" not in spec:
-        return None
-    spec = json.loads(json.dumps(spec))  # plain: the CLI's number types cannot be loaded with weights_only
-    try:
-        built = build_network(spec, module.game).state_dict()
-    except ArtefactError:
-        return None
-    exported = module.export_policy().state_dict()
-    return spec if {k: x.shape for k, x in built.items()} == {k: x.shape for k, x in exported.items()} else None
-
-
-def build_network(spec: dict, game: Game) -> nn.Module:
-    """The network that `spec` describes: the import path of an `ActorCritic` and its plain arguments after the game.
-
-    Nothing but such a class is called, and random numbers of its initialisation are taken from nobody's stream.
-
-    Raises:
-        ArtefactError: it cannot be built.
-    """
-    try:
-        module, _, name = spec["class_path"].rpartition(".")
-        kind = getattr(importlib.import_module(module), name)
-        if not (isinstance(kind, type) and issubclass(kind, ActorCritic)):
-            raise TypeError("is no ActorCritic")
-        with torch.random.fork_rng(devices=[]):
-            return kind(game, **(spec.get("init_args") or {}))
-    except (ImportError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = spec.get("class_path") if isinstance(spec, dict) else spec
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtefactError(f"network {what}: cannot be built here ({reason})") from error
-
-
-def save_player(path: Path, policy: nn.Module, game: Game, network: dict | None = None) -> str:
-    """Write a player file, atomically; its sha256.
-
-    `network`: see `network_of`; without, only who has a network of the same make can load it.
-    """
-    content = {
-        "player": 1,
-        "game": game.name,
-        "version": game.version,
-        "interface": interface_of(game),
-        "network": network,
-        "state_dict": {name: x.detach().cpu().clone() for name, x in policy.state_dict().items()},
-    }
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, buffer.getvalue())
-    return sha256_of(path)
-
-
-def load_policy(path: Path, game: Game, sha256: str | None = None, make=None) -> nn.Module:
-    """The policy in a player file or exported by a checkpoint, in eval mode.
-
-    Args:
-        sha256: what the file's must be; None trusts it.
-        make: () -> a network of the learner's make, for files that do not say theirs.
-
-    Raises:
-        ArtefactError: missing, altered, no player file, of another game, version or interface, or of another network.
-    """
-    if not path.is_file():
-        raise ArtefactError(f"player file {path}: no such file")
-    if sha256 is not None and sha256_of(path) != sha256:
-        raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        if "player" not in content:
-            content = _player_of(content, game)
-        whose = content["game"], content["version"], content["interface"]
-        state, network = content["state_dict"], content["network"]
-    except Exception as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ArtefactError(f"player file {path}: is none ({what})") from error
-    if whose != (game.name, game.version, interface_of(game)):
-        raise ArtefactError(
-            f"player file {path}: is of {whose[0]} (rules {whose[1]}, interface {whose[2]}), "
-            f"not of {game.name} (rules {game.version}, interface {interface_of(game)})"
-        )
-    if network is None and make is None:
-        raise ArtefactError(f"player file {path}: does not say how its network is built")
-    policy = build_network(network, game) if network is not None else make()
-    try:
-        policy.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        whose = "the learner's, and it does not say how its own is built" if network is None else network
-        raise ArtefactError(f"player file {path}: its weights are of another network than {whose}") from error
-    return policy.requires_grad_(False).eval()
-
-
-def _player_of(checkpoint: dict, game: Game) -> dict:
-    """What a player file of the policy that a checkpoint exports would hold; the interface is told by its weights."""
-    run = checkpoint["run"]
-    prefix = f"{run['exports']}."
-    weights = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    network = checkpoint["hyper_parameters"].get("network")
-    whose = {"game": run["game"], "version": run["version"], "interface": interface_of(game)}
-    return {"network": network, "state_dict": weights} | whose

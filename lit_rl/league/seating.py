@@ -1,15 +1,17 @@
 """Seating: who sits where in each row of an env, drawn per game, and what came of it.
 
-Letters: B envs, P players, K names, A actions.
+The table has a seat for each *team* of the game; where everybody plays alone, a team is a player. Whoever takes a seat
+moves for all players of the team. Letters: B envs, P players, S seats (teams), K members, A actions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
+from envs.env import Env
 from envs.rng import make_streams, uniform
-from envs.vector_env import VectorEnv, kernel
+from envs.vector_env import kernel
 from lit_rl.league.players import Player
 
 SEAT_STREAM = 6
@@ -19,11 +21,11 @@ WINS, DRAWS, LOSSES, LEARNER_RETURN, MEMBER_RETURN = range(5)  # columns of a ta
 
 
 class Seating:
-    """Opponents for `lit_rl.rollout.collect`: in each game the learner has one seat, or all of them.
+    """Who sits at the table in each game of an env: the learner in one seat, or in all of them.
 
     As a game begins in a row: with probability `self_play_share` the learner takes all seats; else it takes the seat
     after the one it had there the last time, and a member is drawn for each of the others. Who sits where is a function
-    of the seed, and of the weights at those times; it survives `save` and `load`.
+    of the seed, and of the shares at those times; it survives `state_dict` and `load_state_dict`.
 
     Args:
         env: the env whose rows are seated; its games are taken to be at their beginning.
@@ -31,137 +33,184 @@ class Seating:
 
     Attributes:
         names: [K], whoever has been met; a name keeps its number.
-        players: their players, by number; None for those who left and sit nowhere any more.
-        table: [B, P] int16, number of the member in each seat; -1 the learner.
+        players: their players, by number; None for those who sit nowhere and cannot be drawn any more, and after
+            `load_state_dict` until they have been met again.
+        shares: name -> share of the games against members that begin from now on; empty: self-play alone.
+        self_play_share: share of the games in which the learner takes all seats, as long as there are members.
+        table: [B, S] int16, number of the member in each seat; -1 the learner.
     """
 
-    def __init__(self, env: VectorEnv, seed: int):
-        b, p = env.num_envs, env.game.num_players
+    def __init__(self, env: Env, seed: int):
         self.env = env
+        self.team = np.array(env.game.team)  # [P], whose numbers are those of the seats
+        num_rows, num_seats = env.num_envs, env.game.num_teams
         self.names: list[str] = []
         self.players: list[Player | None] = []
-        self.table = np.full((b, p), LEARNER, np.int16)
-        self.turn = (np.arange(b) % p).astype(np.int8)  # the learner's seat in the next game against others
-        self.earned = np.zeros((b, p), np.float32)  # in the running game
-        self.streams = make_streams(b, seed, SEAT_STREAM)
-        self.tally = np.zeros((0, p, 5))  # by member and the learner's seat: see the columns above
-        self._share, self._drawn, self._bounds = 1.0, np.zeros(0, np.int16), np.zeros(0)
-        self._rows = np.arange(b)
-        self._begin(np.ones(b, np.bool_))
+        self.shares: dict[str, float] = {}
+        self.self_play_share = 1.0
+        self.table = np.full((num_rows, num_seats), LEARNER, np.int16)
+        self.turn = (np.arange(num_rows) % num_seats).astype(np.int8)  # the learner's seat in the next game with others
+        self.earned = np.zeros((num_rows, env.game.num_players), np.float32)  # in the running game
+        self.streams = make_streams(num_rows, seed, SEAT_STREAM)
+        self.tally = np.zeros((0, num_seats, 5))  # by member and the learner's seat: see the columns above
+        self._drawn, self._bounds = np.zeros(0, np.int16), np.zeros(0)  # of `shares`: numbers, and cumulated shares
+        self._rows = np.arange(num_rows)
+        self._begin(np.ones(num_rows, np.bool_))
 
-    def meet(self, name: str, player: Player) -> int:
-        """The number of the member `name`, who plays as `player` from now on."""
+    def meet(self, name: str, player: Player) -> None:
+        """The member `name` plays as `player` from now on."""
         if name not in self.names:
             self.names.append(name)
-            self.players.append(player)
+            self.players.append(None)
             self.tally = np.concatenate([self.tally, np.zeros((1, *self.tally.shape[1:]))])
         number = self.names.index(name)
         self.players[number] = player
-        return number
+        player.begin(np.flatnonzero((self.table == number).any(1)))
 
-    def draw_from(self, names: Sequence[str], shares: Sequence[float], self_play_share: float) -> None:
-        """Whom the games that begin from now on are against; nobody known by name: self-play."""
-        self._drawn = np.array([self.names.index(name) for name in names], np.int16)
-        self._bounds = np.cumsum(np.asarray(shares, np.float64))
-        self._share = float(self_play_share) if len(names) else 1.0
-        needed = {*self._drawn.tolist(), *np.unique(self.table).tolist()}
-        self.players = [player if i in needed else None for i, player in enumerate(self.players)]
+    def player(self, name: str) -> Player | None:
+        """How the member `name` plays; None if it was never met, or has left."""
+        return self.players[self.names.index(name)] if name in self.names else None
 
-    def begin_anew(self) -> None:
+    def draw_from(self, shares: Mapping[str, float], self_play_share: float) -> None:
+        """Whom the games that begin from now on are against: members met, by name. Others who sit nowhere leave."""
+        self.shares, self.self_play_share = dict(shares), float(self_play_share)
+        self._drawn = np.array([self.names.index(name) for name in self.shares], np.int16)
+        self._bounds = np.cumsum(np.array(list(self.shares.values()), np.float64))
+        needed = self.needed()
+        self.players = [player if name in needed else None for name, player in zip(self.names, self.players)]
+
+    def needed(self) -> list[str]:
+        """Names of those who may be drawn, and of those who sit somewhere now."""
+        seated = [self.names[number] for number in np.unique(self.table).tolist() if number != LEARNER]
+        return list(dict.fromkeys([*self.shares, *seated]))
+
+    def seat_all_rows(self) -> None:
         """Seat all rows again: before the first decision of a run, once it is known who is there."""
         self.turn[:] = np.arange(len(self.turn)) % self.table.shape[1]
         self._begin(np.ones(len(self.turn), np.bool_))
 
     def _begin(self, began: np.ndarray) -> None:
-        _seat(began, self._share, self._drawn, self._bounds, self.table, self.turn, self.streams)
+        """Games begin in the rows `began` [B] bool."""
+        share = self.self_play_share if len(self._drawn) else 1.0
+        _seat(began, share, self._drawn, self._bounds, self.table, self.turn, self.streams)
+        rows = np.flatnonzero(began)
+        seats = self.table[rows]
+        for number in np.unique(seats).tolist():
+            if number != LEARNER:
+                self.players[number].begin(rows[(seats == number).any(1)])
 
     def take_tally(self) -> np.ndarray:
-        """[K, P, 5] float64: wins, draws, losses, learner's and member's returns since it was last taken."""
+        """[K, S, 5] float64: wins, draws, losses, learner's and member's returns since it was last taken.
+
+        A return is a team's: the mean over its players. A game counts once for each of the other seats.
+        """
         tally, self.tally = self.tally, np.zeros_like(self.tally)
         return tally
 
-    def learner_moves(self, env: VectorEnv) -> np.ndarray:
-        return self.table[self._rows, env.player] == LEARNER
+    def learner_moves(self, env: Env) -> np.ndarray:
+        """[B] bool: the player to move in that row is the learner's."""
+        return self._movers(env) == LEARNER
 
-    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
-        who = self.table[self._rows, env.player]
+    def _movers(self, env: Env) -> np.ndarray:
+        """[B] int16: number of the member whose player is to move."""
+        return self.table[self._rows, self.team[env.player]]
+
+    def act(self, env: Env, probs: np.ndarray) -> None:
+        """Write into `probs` [B, A] what the members to move do, each asked once for all of its rows."""
+        who = self._movers(env)
         order = np.argsort(who, kind="stable")
         first = np.searchsorted(who[order], np.arange(len(self.names) + 1))
         for number in np.flatnonzero(np.diff(first)):
             rows = order[first[number] : first[number + 1]]
-            self.players[number].act(rows, env.obs, env.legal, probs)
+            self.players[number].act(env, rows, probs)
 
-    def stepped(self, env: VectorEnv) -> None:
+    def extras(self, env: Env) -> dict[str, torch.Tensor]:
+        """Nothing is kept of each decision."""
+        return {}
+
+    def stepped(self, env: Env) -> None:
+        """The env has made a step: take in what was earned, and seat the rows where a new game has begun."""
         self.earned += env.rewards
         if env.done.any():
-            _settle(env.done, self.table, self.earned, self.tally)
+            _settle(env.done, self.table, self.team, self.earned, self.tally)
             self._begin(env.done)
 
-    def save(self) -> dict:
-        """All that the games to come depend on, but for `players` and whom they are drawn from."""
+    def state_dict(self) -> dict:
+        """All that the games to come depend on, but for `players`."""
         arrays = {name: getattr(self, name).tobytes() for name in SAVED}
-        return arrays | {"names": list(self.names), "tally": torch.from_numpy(self.tally.copy())}
+        facts = {"names": list(self.names), "shares": dict(self.shares), "self_play_share": self.self_play_share}
+        return arrays | facts | {"tally": torch.from_numpy(self.tally.copy())}
 
-    def load(self, saved: dict) -> None:
-        """Go on where `saved` was taken; `seated` says who has to be met again first.
+    def load_state_dict(self, state: dict) -> None:
+        """Go on where `state` was taken; whoever is `needed` has to be met before the next step.
 
         Raises:
             ValueError: it was saved with another number of rows or seats.
         """
         for name in SAVED:
             array = getattr(self, name)
-            if len(saved[name]) != array.nbytes:
-                raise ValueError(f"saved seating does not fit: {name} has {len(saved[name])} bytes, not {array.nbytes}")
-            array[...] = np.frombuffer(saved[name], array.dtype).reshape(array.shape)
-        self.names, self.players = list(saved["names"]), [None] * len(saved["names"])
-        self.tally = saved["tally"].numpy().copy()
-
-    def seated(self) -> list[str]:
-        """Names of those who sit somewhere now."""
-        return [self.names[i] for i in np.unique(self.table).tolist() if i != LEARNER]
+            if len(state[name]) != array.nbytes:
+                raise ValueError(f"saved seating does not fit: {name} has {len(state[name])} bytes, not {array.nbytes}")
+            array[...] = np.frombuffer(state[name], array.dtype).reshape(array.shape)
+        self.names, self.players = list(state["names"]), [None] * len(state["names"])
+        self.tally = state["tally"].numpy().copy()
+        self.draw_from(state["shares"], state["self_play_share"])
 
 
 @kernel
 def _seat(began, share, drawn, bounds, table, turn, streams):
-    num_players = table.shape[1]
+    """Where `began`, give all seats to the learner, or seat `turn` and draw a member for each of the others."""
+    num_seats = table.shape[1]
     for b in range(len(began)):
         if not began[b]:
             continue
         alone = uniform(streams, b) < share
-        for p in range(num_players):
-            table[b, p] = LEARNER
+        for s in range(num_seats):
+            table[b, s] = LEARNER
         if alone:
             continue
-        for p in range(num_players):
-            if p == turn[b]:
+        for s in range(num_seats):
+            if s == turn[b]:
                 continue
             threshold, k = uniform(streams, b) * bounds[-1], 0
             while k + 1 < len(bounds) and bounds[k] <= threshold:
                 k += 1
-            table[b, p] = drawn[k]
-        turn[b] = (turn[b] + 1) % num_players
+            table[b, s] = drawn[k]
+        turn[b] = (turn[b] + 1) % num_seats
 
 
 @kernel
-def _settle(done, table, earned, tally):
-    """Add the games that ended to the tally: a game counts once for each member in it."""
-    num_players = table.shape[1]
+def _settle(done, table, team, earned, tally):
+    """Add the games that ended to the tally: a game counts once for each seat that is not the learner's."""
+    num_seats = table.shape[1]
     for b in range(len(done)):
         if not done[b]:
             continue
         seat, alone = 0, True
-        for p in range(num_players):
-            if table[b, p] == LEARNER:
-                seat = p
+        for s in range(num_seats):
+            if table[b, s] == LEARNER:
+                seat = s
             else:
                 alone = False
-        for p in range(num_players):
-            if not alone and p != seat:
-                k, mine, theirs = table[b, p], earned[b, seat], earned[b, p]
+        mine = _team_return(earned, team, b, seat)
+        for s in range(num_seats):
+            if not alone and s != seat:
+                k, theirs = table[b, s], _team_return(earned, team, b, s)
                 tally[k, seat, WINS] += mine > theirs
                 tally[k, seat, DRAWS] += mine == theirs
                 tally[k, seat, LOSSES] += mine < theirs
                 tally[k, seat, LEARNER_RETURN] += mine
                 tally[k, seat, MEMBER_RETURN] += theirs
-        for p in range(num_players):
+        for p in range(earned.shape[1]):
             earned[b, p] = 0.0
+
+
+@kernel
+def _team_return(earned, team, b, seat):
+    """Mean of what the team's players earned in row b."""
+    total, size = 0.0, 0
+    for p in range(len(team)):
+        if team[p] == seat:
+            total += earned[b, p]
+            size += 1
+    return total / size

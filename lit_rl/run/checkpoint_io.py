@@ -212,9 +212,24 @@ class _Sink(io.RawIOBase):
         return len(data)
 
 
+def _with_plain_numbers(value):
+    """The same with Python's numbers for those of subclasses, such as jsonargparse's PositiveFloat, which would not
+    load again; containers that hold none stay themselves."""
+    if isinstance(value, int | float) and type(value) not in (bool, int, float):
+        return int(value) if isinstance(value, int) else float(value)
+    if type(value) is dict:
+        plain = {key: _with_plain_numbers(x) for key, x in value.items()}
+        return plain if any(plain[key] is not value[key] for key in value) else value
+    if type(value) in (list, tuple):
+        plain = type(value)(_with_plain_numbers(x) for x in value)
+        return plain if any(a is not b for a, b in zip(plain, value)) else value
+    return value
+
+
 @_no_collection()
 def _stage_checkpoint(path: Path, checkpoint: dict[str, Any]) -> tuple[Path, _Sink]:
     """`checkpoint` in a file of its own beside `path`, written record by record, then loaded to see that it loads."""
+    checkpoint = _with_plain_numbers(checkpoint)
     stage, sink = _stage(path, lambda sink: torch.save(checkpoint, sink))
     try:
         torch.load(stage, weights_only=True, map_location="cpu")

@@ -118,7 +118,14 @@ def test_a_strangers_algorithm_is_first_class(tmp_path, zygote):
     said = litrl(tmp_path, "lit_rl", "validate", "--config", str(whole / "config.yaml"), "--ckpt_path", str(last))
     assert f"NashConv        {summary['nash_conv']:.6f}" in said
     assert "by these weights" in litrl(
-        tmp_path, "scripts.replay", "verify", str(whole / "replay.jsonl"), "--ckpt_path", str(last)
+        tmp_path,
+        "scripts.replay",
+        "verify",
+        str(whole / "replay.jsonl"),
+        "--ckpt_path",
+        str(last),
+        "--allow",
+        "reinforce",
     )
     fixed = ["--data", "LeagueDataModule", "--data.opponents", f"[{last}]", "--data.self_play_share", "0.0"]
     against = [*FIT[:2], *fixed, *FIT[2:], "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "3"]

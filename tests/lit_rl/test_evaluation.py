@@ -6,6 +6,7 @@ import torch
 from conftest import small_mlp
 
 from lit_rl.evaluation import Exact, Matches, open_evaluation
+from lit_rl.league.match import games_of
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
 from lit_rl.run.errors import ConfigError
 
@@ -23,7 +24,7 @@ class Always(ActorCritic):
 
 def test_exact_is_the_known_constant(kuhn):
     job = Exact()
-    job.open(kuhn, 0, None)
+    job.open(kuhn, 0, games_of(kuhn))
     assert job(Always([0.0, 0.0]))["eval/nash_conv"] == pytest.approx(11 / 12)
     assert job.yardsticks()["uniform policy"] == pytest.approx(11 / 12)
     assert job.yardsticks()["CFR+ (tabular)"] < 0.01
@@ -35,7 +36,7 @@ def test_matches_agree_with_the_exact_return(kuhn):
     """Always bet against the random player: mean over the seats of the exact return, within four standard errors."""
     exact, job = Exact(), Matches(["random"], games=40_000)
     for each in (exact, job):
-        each.open(kuhn, 7, None)
+        each.open(kuhn, 7, games_of(kuhn))
     bets, table = Always([MASKED, 0.0]), exact.tree.uniform_policy()
     returns = []
     for p in range(2):
@@ -51,7 +52,7 @@ def test_matches_agree_with_the_exact_return(kuhn):
 
 def test_the_worst_and_the_mean_of_several(leduc):
     job = Matches(["random", "envs.leduc_heuristics.always_call"], games=400, metric="return")
-    job.open(leduc, 0, None)
+    job.open(leduc, 0, games_of(leduc))
     policy = small_mlp(leduc)
     policy.train()
     metrics = job(policy)
@@ -77,8 +78,8 @@ def test_bad_input(make, said):
 def test_too_large_for_a_tree(leduc):
     """By default a fit goes on unjudged and says so; who asked for it, or has nothing else to do, is refused."""
     with pytest.raises(ConfigError, match=r"data\.evaluation: .*max_nodes=100"):
-        open_evaluation([Exact(max_nodes=100)], leduc, 0, None, needed=False)
-    assert open_evaluation([], leduc, 0, None, needed=True) == []
+        open_evaluation([Exact(max_nodes=100)], leduc, 0, games_of(leduc), needed=False)
+    assert open_evaluation([], leduc, 0, games_of(leduc), needed=True) == []
 
 
 def test_trained_and_judged_without_a_tree(make_fit, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FIT = [
     "fit", "--config", str(ROOT / "configs" / "kuhn_ppo.yaml"), "--data.num_envs", "4", "--data.num_steps", "4",
-    "--model.num_minibatches", "1", "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1",
+    "--model.minibatches.num_minibatches", "1", "--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1",
     "--trainer.callbacks+=shouting.Shout",
 ]  # fmt: skip
 

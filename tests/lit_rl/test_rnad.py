@@ -349,7 +349,7 @@ def test_bad_input_ends_with_one_line(tmp_path, capsys, option, words):
 
 
 def test_neurd_is_for_two_players_and_zero_sums(kuhn, monkeypatch):
-    monkeypatch.setattr("lit_rl.rnad.load_game", lambda path: dataclasses.replace(kuhn, zero_sum=False))
+    monkeypatch.setattr("lit_rl.rnad.load_interface", lambda path: dataclasses.replace(kuhn, zero_sum=False))
     with pytest.raises(ConfigError, match="two players and zero sums"):
         RNaD("envs.kuhn_poker", form="neurd", network=small_mlp)
     RNaD("envs.kuhn_poker", form="kl", network=small_mlp)

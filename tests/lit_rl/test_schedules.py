@@ -88,17 +88,15 @@ class OneWeight(L.LightningModule):
 
     def __init__(self, schedule, interval):
         super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(()))
-        self.schedule, self.interval, self.rates = schedule, interval, []
+        self.policy = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(()))])
+        self.lr_schedule, self.lr_interval, self.rates = schedule, interval, []
+        self.optimizer = lambda p: torch.optim.SGD(p, lr=0.1)
 
     def training_step(self, batch, batch_idx):
         self.rates.append(self.optimizers().param_groups[0]["lr"])
-        return self.weight**2
+        return self.policy[0] ** 2
 
-    def configure_optimizers(self):
-        return optimizer_and_scheduler(
-            self, self.parameters(), lambda p: torch.optim.SGD(p, lr=0.1), self.schedule, self.interval
-        )
+    configure_optimizers = optimizer_and_scheduler
 
 
 def rates(schedule, interval, max_epochs=4, ckpt_path=None, tmp_path=None, save_as=None):

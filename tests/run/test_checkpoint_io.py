@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from harness import exit_status
+from jsonargparse.typing import PositiveFloat, PositiveInt
 
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
 from lit_rl.run.errors import ArtefactError, StorageError
@@ -210,3 +211,13 @@ def test_a_checkpoint_write_leaves_no_garbage(tmp_path):
         gc.set_threshold(*threshold)
     gc.collect(1)
     assert old_classes() == before
+
+
+def test_numbers_of_the_command_line_are_saved_as_plain_ones(tmp_path):
+    """A learning rate given as PositiveFloat reaches the optimizer's state; it must not cost the run its checkpoint."""
+    path, rate = tmp_path / "a.ckpt", PositiveFloat(0.003)
+    checkpoint = {"optimizer_states": [{"param_groups": [{"lr": rate, "betas": (0.9, PositiveInt(1))}]}], "flag": True}
+    VerifiedCheckpointIO().save_checkpoint(checkpoint, path)
+    (group,) = torch.load(path, weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert group == {"lr": 0.003, "betas": (0.9, 1)} and type(group["lr"]) is float
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] is rate
