@@ -25,14 +25,6 @@ GAMES = (
 )  # fmt: skip
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """With several processes (pytest -n 2) one runs all that forks from the zygote, and a file stays in one process."""
-    for item in items:
-        group = "zygote" if "zygote" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", params=GAMES)
 def any_game(request):
     return load_game(request.param)
