@@ -7,21 +7,25 @@ Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on s
 """
 
 import argparse
+import functools
+import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import lightning as L
 import torch
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from envs.game import Game, load_game
+from lit_rl.armac.memory import Memory
+from lit_rl.armac.mix_scheduler import Scheduler
+from lit_rl.armac.mixed_policy import mixed_policy
+from lit_rl.armac.mixing import Mixer
+from lit_rl.policy import ActorCritic
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.run.replay_file import read
 
-OURS = ("envs.", "lit_rl.", "torch.optim.")  # code that a replay or checkpoint may name; it may come from a stranger
+OURS = ("envs.", "lit_rl.")  # code that a replay or checkpoint may name; it may come from a stranger
 
 
 def allowed(path: str, more: list[str], where: str) -> str:
@@ -42,15 +46,28 @@ def game_of(path: Path, more: list[str]) -> Game:
 def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, str]:
     """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
 
-    The algorithm is built anew from its class path and its arguments; only names and numbers are read, never code.
+    It is built from the network that the checkpoint names (ARMAC's from its four parts), each held against its kind;
+    of the rest only numbers are read, never code.
     """
     try:
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        arguments = {name: x for name, x in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        spec = {"class_path": checkpoint["run"]["class_path"], "init_args": arguments}
-        for path in class_paths(spec):
-            allowed(path, more, str(ckpt_path))
-        policy = build_algorithm(spec).policy
+        settings = checkpoint["hyper_parameters"]
+
+        def factory(part: str, kind: type):
+            module, _, name = allowed(settings[part]["class_path"], more, str(ckpt_path)).rpartition(".")
+            built = getattr(importlib.import_module(module), name)
+            if not (isinstance(built, type) and issubclass(built, kind)):
+                raise ArtefactError(f"{ckpt_path}: {part} {module}.{name} is no {kind.__name__}")
+            return functools.partial(built, **settings[part].get("init_args", {}))
+
+        network = factory("network", ActorCritic)
+        if checkpoint["run"]["algorithm"] == "ARMAC":
+            parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
+            built = {part: factory(part, kind) for part, kind in parts}
+            shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
+            policy = mixed_policy(game, network, **built, **shares)
+        else:
+            policy = network(game)
         weights = checkpoint["state_dict"].items()
         policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights if k.startswith("policy.")})
         states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]
@@ -63,24 +80,6 @@ def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, 
         ) from None
     policy.eval()
     return policy, states[0]["weights"] if states else weights_hash(policy)
-
-
-def class_paths(spec) -> Iterator[str]:
-    """All class paths that `spec` names, however deep."""
-    if isinstance(spec, dict):
-        if "class_path" in spec:
-            yield spec["class_path"]
-        spec = list(spec.values())
-    if isinstance(spec, list):
-        for part in spec:
-            yield from class_paths(part)
-
-
-def build_algorithm(spec: dict) -> L.LightningModule:
-    """The algorithm of that class path and those arguments, as the command line builds it."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(L.LightningModule, "model")
-    return parser.instantiate_classes(parser.parse_object({"model": spec})).model
 
 
 def run_verify(args: argparse.Namespace) -> None:

@@ -93,3 +93,24 @@ def test_strangers_files_run_no_code(litrl_replay, run_folder, tmp_path):
     forge(Path("r.jsonl"), lambda header: header.update(game="mine"), line=1)
     assert litrl_replay("verify", "r.jsonl", "--allow", "mine")[0] == 0
     sys.modules.pop("mine")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "{class_path: os.system, init_args: {command: touch ran}}",
+        {"class_path": "lit_rl.run.checkpoint_io.os.system", "init_args": {"command": "touch ran"}},
+        {"class_path": "lit_rl.run.checkpoint_io.replace_file", "init_args": {"path": "ran", "content": "x"}},
+        "evil.yaml",
+        ["lit_rl.networks.MLP"],
+    ],
+)
+def test_nothing_in_a_checkpoint_is_called_but_a_network(litrl_replay, run_folder, part):
+    Path("evil.yaml").write_text("class_path: os.system\ninit_args: {command: touch ran}\n")
+    checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
+    for name in ("network", "optimizer", "lr_schedule", "game"):
+        changed = checkpoint | {"hyper_parameters": checkpoint["hyper_parameters"] | {name: part}}
+        torch.save(changed, "evil.ckpt")
+        code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "evil.ckpt")
+        assert not Path("ran").exists() and "Traceback" not in err
+        assert code == (3 if name == "network" else 0), (name, err)
