@@ -143,7 +143,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         """
         if not isinstance(self.game, Game):
             raise ConfigError(f"data.game: {self.game.name} has no rules here; use the datamodule that makes its env")
-        return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, record, observe_all)
+        return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, observe_all)
 
     def make_opponents(self, env: Env) -> Opponents | None:
         """Who sits in the seats that are not the learner's, once per fit. Overridden by leagues."""
