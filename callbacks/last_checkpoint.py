@@ -13,7 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_rl.run.checkpoint_io import remove_stages
 from lit_rl.run.errors import StorageError, exit_code
+from lit_rl.run.resume import check_optimizers
 from lit_rl.run.run_folder import RunLogger, write_json
+from lit_rl.run.saved_values import saved_dict, saved_int
 from lit_rl.run.signals import Stopped, requests
 
 
@@ -57,7 +59,13 @@ class LastCheckpoint(Checkpoint):
         return {"rows": rows, "steps": self._steps, "ended_at": self._ended_at}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._rows, self._steps, self._ended_at = (state_dict[name] for name in ("rows", "steps", "ended_at"))
+        names = ("rows", "steps", "ended_at")
+        saved_dict(state_dict, "LastCheckpoint", names)
+        self._rows = saved_int(state_dict["rows"], "LastCheckpoint.rows")
+        self._steps, self._ended_at = (
+            None if state_dict[name] is None else saved_int(state_dict[name], f"LastCheckpoint.{name}", -1)
+            for name in names[1:]
+        )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         checkpoint["quiescent"] = self._steps is not None  # this callback's own saves, of which there are no better
@@ -74,6 +82,7 @@ class LastCheckpoint(Checkpoint):
                 state["best_k_models"] = {k.replace(old, new, 1): v for k, v in state["best_k_models"].items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        check_optimizers(trainer)
         if self._log is not None:
             self._log.experiment.keep(self._rows)
         self._at_start = True

@@ -56,7 +56,8 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
     """The two kernels of one game: (reset(thread, lo, hi, *buffers), step(thread, lo, hi, action, *buffers)).
 
     A game begins with a copy of one fresh state, so that nothing is left of the game before, and the bytes of a state
-    are a function of the game's stream and the players' actions. They are closures over the game's functions, so numba compiles them once per process, on first call.
+    are a function of the game's stream and the players' actions. They are closures over the game's functions, so numba
+    compiles them once per process, on first call.
     """
     current_player, legal_actions = game.current_player, game.legal_actions
     apply_action, observe = game.apply_action, game.observe
@@ -149,9 +150,7 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
             num_decisions[b] += 1
             apply_action(state[b], action[b])
             pay(state[b], earned[thread], rewards[b], bonus[b])
-            mover, ended, began = settle(
-                state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b]
-            )
+            mover, ended, began = settle(state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b])
             if truncates:
                 truncated[b] = not ended and num_decisions[b] >= truncate_after
                 if truncated[b]:

@@ -4,7 +4,7 @@ One `step` takes one action per row, lets chance play, pays the rewards, restart
 the next player to move may see. Rows never touch each other, so the bytes are the same for any number of threads.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -155,9 +155,10 @@ class VectorEnv(Env):
         moves = np.zeros(made.shape, self.moves.dtype)
         moves[made] = saved["moves"]
         games = Games(self, saved["game_streams"], saved["num_decisions"], moves)
-        for now in games:
-            if now.done.any():
-                raise SavedGamesError(f"saved env state: the game in env row {games.rows[now.done][0]} is over")
+        for i in range(games.longest):
+            ended = games.buffers.done[: games.play(i)]
+            if ended.any():
+                raise SavedGamesError(f"saved env state: the game in env row {games.rows[ended.argmax()]} is over")
         kept = np.zeros((self.num_envs, max(self.moves.shape[1], games.buffers.moves.shape[1])), self.moves.dtype)
         self._use(self._buffers._replace(moves=kept))
         for name in DERIVED:
@@ -261,7 +262,7 @@ class VectorEnv(Env):
 
 
 class Games:
-    """Games that are played again by the rules of an env: iterate to play them decision by decision.
+    """Games that are played again by the rules of an env, all of them side by side, with every action checked.
 
     Args:
         env: whose game, and whose kernels.
@@ -269,28 +270,38 @@ class Games:
         lengths: [G], how many decisions are played of each.
         moves: [G, L] the players' actions.
 
-    Each step yields the buffers of those games that made the decision, cut to them: `player`, `legal` and `obs` are
-    those after it, `rewards` and `done` what it brought. The longest games come first: `rows` [G] says which they are.
-
-    Raises:
-        SavedGamesError: an action is not legal.
+    Attributes:
+        rows: [G], which game stands in each row of the buffers: the longest come first.
+        buffers: where the games stand; only the first ones go on with each decision.
+        longest: the most decisions of a game.
     """
 
     def __init__(self, env: VectorEnv, streams: np.ndarray, lengths: np.ndarray, moves: np.ndarray):
         self.env, self.rows = env, np.argsort(-lengths, kind="stable")
         self.lengths, self.moves = lengths[self.rows], moves[self.rows]
+        self.longest = int(lengths.max(initial=0))
         self.buffers = env._new_buffers(streams[self.rows], moves.shape[1] + 1, 1)
         env._reset(0, 0, len(streams), *self.buffers)
 
-    def __iter__(self) -> Iterator[Buffers]:
-        for i in range(int(self.lengths.max(initial=0))):
-            n = int((self.lengths > i).sum())
-            action = self.moves[:n, i].astype(np.int64)
-            bad = _first_illegal(action, self.buffers.legal[:n])
-            if bad >= 0:
-                raise SavedGamesError(f"row {self.rows[bad]}: action {action[bad]} of decision {i} is not legal")
-            self.env._step(0, 0, n, action, *self.buffers)
-            yield Buffers(*(array[:n] for array in self.buffers))
+    def going_on(self, i: int) -> int:
+        """How many of the games make decision `i`: the first ones of the buffers."""
+        return int((self.lengths > i).sum())
+
+    def play(self, i: int) -> int:
+        """Play decision `i` of the games that make it; how many they are.
+
+        Raises:
+            SavedGamesError: an action is not legal.
+        """
+        n = self.going_on(i)
+        action = self.moves[:n, i].astype(np.int64)
+        bad = _first_illegal(action, self.buffers.legal[:n])
+        if bad >= 0:
+            raise SavedGamesError(
+                f"saved games: action {action[bad]}, decision {i} of game {self.rows[bad]}, is illegal"
+            )
+        self.env._step(0, 0, n, action, *self.buffers)
+        return n
 
 
 @kernel
