@@ -8,15 +8,36 @@ from pathlib import Path
 import lightning as L
 import torch
 from jsonargparse.typing import NonNegativeFloat
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_rl.run.checkpoint_io import remove_stages
 from lit_rl.run.errors import StorageError, exit_code
 from lit_rl.run.resume import check_optimizers
 from lit_rl.run.run_folder import RunLogger, write_json
-from lit_rl.run.saved_values import saved_dict, saved_int
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
+
+
+def _check_best(state: dict) -> None:
+    """ModelCheckpoint deletes the files that its state names: all of them must be checkpoints in the folder it names.
+
+    Raises:
+        ArtefactError: names what is not as it should be.
+    """
+    where = "callbacks.ModelCheckpoint"
+    scores = ("best_model_score", "current_score", "kth_value")
+    paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+    saved_dict(state, where, ("monitor", "dirpath", "best_k_models", *scores, *paths))
+    need(state["monitor"] is None or isinstance(state["monitor"], str), f"{where}.monitor is no text")
+    folder = Path(saved_text("" if state["dirpath"] is None else state["dirpath"], f"{where}.dirpath", 4096))
+    best = saved_dict(state["best_k_models"], f"{where}.best_k_models")
+    for path in (*best, *(saved_text(state[name], f"{where}.{name}", 4096) for name in paths)):
+        ours = not path or (Path(path).parent == folder and path.endswith(".ckpt"))
+        need(ours, f"{where} names {path[:100]}, which is no checkpoint in {str(folder)[:100]}")
+    for score in (*best.values(), *(state[name] for name in scores)):
+        ok = score is None or (isinstance(score, torch.Tensor) and score.ndim == 0)
+        need(ok, f"{where} has a score that is no scalar tensor")
 
 
 class LastCheckpoint(Checkpoint):
@@ -72,8 +93,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         """Let ModelCheckpoint know its files again where the run folder was moved."""
+        states = saved_dict(checkpoint.get("callbacks"), "callbacks")
+        need(trainer.state.fn != "fit" or self.state_key in states, f"callbacks has no {self.state_key}")
         for callback in trainer.checkpoint_callbacks:
-            state = checkpoint["callbacks"].get(callback.state_key, {})
+            state = states.get(callback.state_key, {})
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+                _check_best(state)
             old, new = state.get("dirpath"), getattr(callback, "dirpath", None)
             if old and new and old != new and (Path(new) / Path(state["best_model_path"]).name).exists():
                 state["dirpath"] = new

@@ -26,7 +26,7 @@ from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
 from lit_rl.run.saved_rollout import rollout_of_state
-from lit_rl.run.saved_values import saved_dict, saved_int, saved_list, saved_text
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_list, saved_text
 
 SHUFFLE_STREAM = 3
 REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"
@@ -256,6 +256,9 @@ class SelfPlayDataModule(L.LightningDataModule):
             )
         mine = saved_dict(saved["ranks"][self.trainer.global_rank], "rank", ("env", "rollout", "cursor", "opponents"))
         settings = saved_dict(saved["settings"], "settings")
+        for name, value in settings.items():
+            plain = value is None or type(value) in (bool, int, float) or (type(value) is str and len(value) < 500)
+            need(plain, f"settings.{name[:50]} is {type(value).__name__}, needs a number or a text")
         if (mine["opponents"] is None) != (self.opponents is None):
             raise ConfigError(f"data: opponents are not what the checkpoint ran with; {REMEDY}")
         if settings.get("truncate_after") != self.settings["truncate_after"]:

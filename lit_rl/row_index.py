@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envs.game import Interface
 from envs.rng import mix
-from lit_rl.run.saved_values import need, saved_tensor
+from lit_rl.run.saved_values import need, saved_legal, saved_tensor
 
 
 def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class RowIndex:
         Raises:
             ArtefactError: they are not rows of this index, or one is there twice.
         """
-        legal = saved_tensor(state["legal"], "rows.legal", torch.bool, (None, self._legal.shape[1]))
+        legal = saved_legal(state["legal"], "rows.legal", None, self._legal.shape[1])
         obs = saved_tensor(state["obs"], "rows.obs", self._obs.dtype, (len(legal), *self._obs.shape[1:]))
         self._count = 0
         self._slots[:] = -1

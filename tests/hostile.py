@@ -1,4 +1,4 @@
-"""Checkpoints that somebody has tampered with, and what becomes of them: run as a process of its own, with bounds checks.
+"""Checkpoints that somebody has tampered with, and what becomes of them, in a process of its own with bounds checks.
 
     LITRL_BOUNDS_CHECK=1 python tests/hostile.py 40 kuhn_ppo leduc_league
 
@@ -29,12 +29,14 @@ from lit_rl.run.errors import ArtefactError, ConfigError
 
 # What neither the rules nor the rest of a checkpoint determine: numbers that were drawn, measured, learned or clocked.
 FREE = (
-    "streams", "seed", "value", "log_prob", "exploration", "rewards", "bootstrap", "logits", "extras", "state",
-    "temperature", "learner", "regrets", "policies", "visits", "sums", "counts", "born", "key", "utilities", "counters",
-    "target", "vector", "weight", "weights", "seen", "total", "kept", "minibatches", "lessons", "memo", "memory",
-    "critic_memory", "meta_regret", "slot", "turn", "earned", "tally", "shares", "self_play_share", "table", "refreshed",
-    "cursor", "members", "settings", "curve", "seconds", "skips", "rows", "steps", "ended_at", "states", "bins", "run",
-    "iteration", "dropped", "loops", "decisions", "offset", "sha256", "games",
+    "streams", "action_streams", "last_value", "last_state", "memos", "FiniteGuard", "GradNorm", "RunSummary",
+    "MixLambda", "EpisodeStats", "seed", "value", "log_prob", "exploration", "rewards", "bootstrap", "logits",
+    "extras", "state", "temperature", "learner", "regrets", "policies", "visits", "sums", "counts", "born", "key",
+    "utilities", "counters", "target", "vector", "weight", "weights", "seen", "total", "kept", "minibatches",
+    "lessons", "memo", "memory", "critic_memory", "meta_regret", "slot", "turn", "earned", "tally", "shares",
+    "self_play_share", "table", "refreshed", "cursor", "members", "settings", "curve", "seconds", "skips", "rows",
+    "steps", "ended_at", "states", "bins", "run", "iteration", "dropped", "loops", "decisions", "offset", "sha256",
+    "games",
 )  # fmt: skip
 PARTS = ("iteration", "memories", "loops", "callbacks")  # besides the datamodule's
 
@@ -85,6 +87,8 @@ class Prepared:
     def load(self, checkpoint: dict) -> None:
         """All that a resume does before the first batch, but for weights and optimizers."""
         self.module.on_load_checkpoint(checkpoint)
+        for callback in self.trainer.callbacks:
+            callback.on_load_checkpoint(self.trainer, self.module, checkpoint)
         for callback in self.trainer.callbacks:
             if callback.state_key in checkpoint["callbacks"]:
                 callback.load_state_dict(copy.deepcopy(checkpoint["callbacks"][callback.state_key]))
@@ -212,6 +216,17 @@ def same(a, b) -> bool:
     return a == b
 
 
+def without_filler(value):
+    """The same, but rows of a rollout that were not played are 0: nobody learns from them, and no rule tells them."""
+    if isinstance(value, dict) and "played" in value:
+        played = value["played"]
+        whole = {name: x for name, x in value.items() if isinstance(x, Tensor) and x.shape[:2] == played.shape}
+        return value | {name: x.masked_fill(~played[(...,) + (None,) * (x.ndim - 2)], 0) for name, x in whole.items()}
+    if isinstance(value, dict):
+        return {key: without_filler(x) for key, x in value.items()}
+    return [without_filler(x) for x in value] if isinstance(value, list) else value
+
+
 def try_one(run: Prepared, rng: random.Random) -> tuple[str, str]:
     """(outcome, where and what)."""
     original = rng.choice(run.checkpoints)
@@ -223,7 +238,7 @@ def try_one(run: Prepared, rng: random.Random) -> tuple[str, str]:
         return ("refused", where) if len(str(error).splitlines()) == 1 else ("of many lines", where)
     except Exception as error:
         return "crashed", f"{where}: {type(error).__name__}: {error}"
-    if same(at(original, path[:1]), at(checkpoint, path[:1])):
+    if same(*(without_filler(at(x, path[:1])) for x in (original, checkpoint))):
         return "the same", where
     if not any(name in FREE for name in path):
         return "accepted in silence", where

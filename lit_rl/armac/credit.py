@@ -23,7 +23,7 @@ from lit_rl.armac.state_keys import StateKeys
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import Rollout, explorer_seat
 from lit_rl.row_index import obs_dtype
-from lit_rl.run.saved_values import saved_dict, saved_tensor
+from lit_rl.run.saved_values import saved_dict, saved_legal, saved_tensor
 
 Explorers = Literal["one", "all"]
 
@@ -157,10 +157,11 @@ class Lessons(NamedTuple):
 
 def _saved(name: str, value: Tensor, where: str, n: int, game: Game, num_bins: int) -> Tensor:
     """A tensor of lessons out of a checkpoint, of n rows."""
+    if name == "legal":
+        return saved_legal(value, f"{where}.legal", n, game.num_actions)
     rows, one_weight = (n, game.num_actions), where.endswith("scheduler")
     kind, shape, low, high = {
         "obs": (obs_dtype(game), (n, *game.obs_shape), None, None),
-        "legal": (torch.bool, rows, None, None),
         "target": (torch.float32, rows, None, None),
         "actor": (torch.float32, rows, 0.0, 1.0 + 1e-5),
         "regret": (torch.float32, rows, 0.0, 1.0 + 1e-5),

@@ -165,8 +165,10 @@ def _check_loops(saved, trainer: L.Trainer) -> None:
 
 
 def _check_progress(progress: dict, where: str) -> None:
-    if {"ready", "completed"} <= progress.keys():
-        need(progress["completed"] <= progress["ready"], f"{where} has completed more than was ready")
+    counts = [progress[name] for name in ("completed", "processed", "started", "ready") if name in progress]
+    if counts:
+        in_step = counts == sorted(counts) and counts[-1] - counts[0] <= 1
+        need(in_step, f"{where} is out of step: {counts}")
     for name, part in progress.items():
         if isinstance(part, dict):
             _check_progress(part, f"{where}.{name}")

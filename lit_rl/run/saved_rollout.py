@@ -1,9 +1,9 @@
 """A rollout out of a checkpoint, held against the env it belongs to before anything is computed from it.
 
-Dtypes, shapes and ranges of all tensors are checked first. Where the rules are known (`VectorEnv`), every game that begins
-in the rollout is then played again from its stream and its actions: who moves, what is legal, what is seen, what is
-earned and when a game ends must be what the rollout says, and the unfinished games must be those of the env. What the
-rules do not tell (values, log-probs, memories) is held to its range only. Letters as in `lit_rl.rollout`.
+Dtypes, shapes and ranges of all tensors are checked first. Where the rules are known (`VectorEnv`), every game that
+begins in the rollout is then played again from its stream and its actions: who moves, what is legal, what is seen, what
+is earned and when a game ends must be what the rollout says, and the unfinished games must be those of the env. What
+the rules do not tell (values, log-probs, memories) is held to its range only. Letters as in `lit_rl.rollout`.
 """
 
 from dataclasses import fields
@@ -98,6 +98,7 @@ def _check_consistency(rollout: Rollout, collecting: Collecting, everybody_learn
     need(bool((byte >> (action & 7) & 1).all()), "rollout.action is not legal by rollout.legal_bits")
     need(not everybody_learns or bool(rollout.learner.all()), "rollout.learner leaves out decisions of the learner's")
     known = bool(rollout.last_known.any())
+    need(not bool(rollout.last_value[~rollout.last_known].any()), "rollout.last_value is not 0 where it is not known")
     need(known == (collecting.cut_games != "carry"), "rollout.last_known does not fit credit.cut_games")
     new = rollout.played[rollout.carried :]
     whole = bool(new.all()) or torch.equal(rollout.played, rollout.unfinished())
@@ -137,6 +138,7 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
         _need_same(bits[here], now.legal[:n], "legal_bits")
         _need_same(rows["obs"][here], now.obs[:n], "obs")
         _need_same(rows["history"][here], now.history[:n], "history")
+        _need_same(rows["game_stream"][here].view(np.uint64), now.game_streams[:n], "game_stream")
         games.play(i)
         _need_same(rows["outcomes"][here], now.rewards[:n], "outcomes")
         _need_same(rows["done"][here], now.done[:n], "done")

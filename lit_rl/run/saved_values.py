@@ -89,6 +89,13 @@ def saved_tensor(
     return value
 
 
+def saved_legal(value, where: str, num_rows: int | None, num_actions: int) -> Tensor:
+    """Legal actions [N, A] bool; every row has one."""
+    legal = saved_tensor(value, where, torch.bool, (num_rows, num_actions))
+    need(bool(legal.any(1).all()), f"{where} has a row without a legal action")
+    return legal
+
+
 def like(value, here, where: str):
     """`value`, if it is built as `here`: the same types, keys and shapes; whole numbers from 0 on, finite floats."""
     if isinstance(here, dict):
