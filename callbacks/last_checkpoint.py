@@ -19,7 +19,7 @@ from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
 
 
-def _check_best(state: dict) -> None:
+def _check_best(state: dict, monitor: str | None) -> None:
     """ModelCheckpoint deletes the files that its state names: all of them must be checkpoints in the folder it names.
 
     Raises:
@@ -29,7 +29,7 @@ def _check_best(state: dict) -> None:
     scores = ("best_model_score", "current_score", "kth_value")
     paths = ("best_model_path", "kth_best_model_path", "last_model_path")
     saved_dict(state, where, ("monitor", "dirpath", "best_k_models", *scores, *paths))
-    need(state["monitor"] is None or isinstance(state["monitor"], str), f"{where}.monitor is no text")
+    need(state["monitor"] == monitor, f"{where}.monitor is not {monitor}")
     folder = Path(saved_text("" if state["dirpath"] is None else state["dirpath"], f"{where}.dirpath", 4096))
     best = saved_dict(state["best_k_models"], f"{where}.best_k_models")
     for path in (*best, *(saved_text(state[name], f"{where}.{name}", 4096) for name in paths)):
@@ -38,6 +38,8 @@ def _check_best(state: dict) -> None:
     for score in (*best.values(), *(state[name] for name in scores)):
         ok = score is None or (isinstance(score, torch.Tensor) and score.ndim == 0)
         need(ok, f"{where} has a score that is no scalar tensor")
+    need(None not in (state["kth_value"], *best.values()), f"{where} lacks a score")
+    need((state["best_model_score"] is None) == (not state["best_model_path"]), f"{where} lacks the best score")
 
 
 class LastCheckpoint(Checkpoint):
@@ -98,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         for callback in trainer.checkpoint_callbacks:
             state = states.get(callback.state_key, {})
             if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
-                _check_best(state)
+                _check_best(state, callback.monitor)
             old, new = state.get("dirpath"), getattr(callback, "dirpath", None)
             if old and new and old != new and (Path(new) / Path(state["best_model_path"]).name).exists():
                 state["dirpath"] = new
