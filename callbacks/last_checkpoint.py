@@ -37,7 +37,7 @@ def _check_best(state: dict, monitor: str | None) -> None:
         need(ours, f"{where} names {path[:100]}, which is no checkpoint in {str(folder)[:100]}")
     for score in (*best.values(), *(state[name] for name in scores)):
         ok = score is None or (isinstance(score, torch.Tensor) and score.ndim == 0)
-        need(ok, f"{where} has a score that is no scalar tensor")
+        need(ok and (score is None or not torch.isnan(score)), f"{where} has a score that is no number")
     need(None not in (state["kth_value"], *best.values()), f"{where} lacks a score")
     need((state["best_model_score"] is None) == (not state["best_model_path"]), f"{where} lacks the best score")
 

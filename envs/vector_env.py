@@ -132,6 +132,8 @@ class VectorEnv(Env):
         """
         if not isinstance(state, dict) or not isinstance(state.get("game"), str):
             raise SavedGamesError("saved env state: does not say which game it is of")
+        if unknown := state.keys() - {"game", *SAVED, "moves"}:
+            raise SavedGamesError(f"saved env state: {sorted(map(str, unknown))[0][:50]} is nothing that an env saves")
         saved = {}
         for name in (*SAVED, "moves"):
             data = state.get(name)

@@ -151,8 +151,8 @@ class MetaRegret:
             ArtefactError: it has other bins, more states than fit here, or is nothing that `state_dict` returns.
         """
         with well_formed("the meta-regret table"):
-            saved_dict(state, "meta_regret", ("key", "born", "utilities", "regrets", "counters", "bins"))
-            bins = tuple(saved_tensor(state["bins"], "meta_regret.bins", torch.float64, (None,)).tolist())
+            saved_dict(state, "the meta-regret table", ("key", "born", "utilities", "regrets", "counters", "bins"))
+            bins = tuple(saved_tensor(state["bins"], "meta-regret table.bins", torch.float64, (None,)).tolist())
             kinds = {  # dtype, columns, smallest, largest
                 "counters": (torch.int64, (), 0, LARGEST),
                 "key": (torch.int64, (), None, None),
@@ -162,7 +162,12 @@ class MetaRegret:
             }
             arrays = {
                 name: saved_tensor(
-                    state[name], f"meta_regret.{name}", kind, (None, len(columns)) if columns else (None,), low, high
+                    state[name],
+                    f"meta-regret table.{name}",
+                    kind,
+                    (None, len(columns)) if columns else (None,),
+                    low,
+                    high,
                 ).numpy()
                 for name, (kind, columns, low, high) in kinds.items()
             }
@@ -176,7 +181,10 @@ class MetaRegret:
             shapes = [array.shape for array in arrays.values()]
             if shapes != [(size,)] * 2 + [(size, len(bins))] * 2 or len(counters) != len(COUNTERS):
                 raise ArtefactError(f"checkpoint: the meta-regret table's shapes do not fit together: {shapes}")
-            need(int(arrays["born"].max(initial=0)) <= counters[1], "meta_regret.born is later than the last row")
+            need(
+                int(arrays["born"].max(initial=0)) <= counters[1],
+                "meta-regret table.born is later than the last row",
+            )
             if counters[0] != size or len(np.unique(arrays["key"])) != size:
                 raise ArtefactError(f"checkpoint: the meta-regret table does not hold {counters[0]} different states")
             if size > self.max_states:

@@ -141,6 +141,9 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
             for name, value in saved_dict(metrics, "minibatches").items():
                 need(type(value) is torch.Tensor and value.ndim == 0, f"minibatches.{name[:50]} is no scalar tensor")
         kept = saved_dict(mine["kept"], "kept")
+        for name, value in kept.items():
+            need(isinstance(value, torch.Tensor), f"kept.{name[:50]} is {type(value).__name__}, needs a tensor")
+            saved_tensor(value, f"kept.{name[:50]}", value.dtype, tuple(value.shape))
         if hasattr(module, "meter"):
             module.meter.minibatches = list(mine["minibatches"])
         if hasattr(module, "kept"):

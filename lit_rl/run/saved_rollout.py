@@ -105,6 +105,8 @@ def _check_consistency(rollout: Rollout, collecting: Collecting, everybody_learn
     need(whole, "rollout.played leaves out decisions that were played")
     begun = rollout.played[1:] >= rollout.played[:-1]
     need(bool(begun.all()), "rollout.played has gaps")
+    over = rollout.done[: rollout.carried] & rollout.played[: rollout.carried]
+    need(not bool(over.any()), f"rollout.carried is {rollout.carried}, and games were over by then")
     if known:
         need(rollout.carried == 0, f"rollout.carried is {rollout.carried}, and nothing is carried")
 
@@ -120,6 +122,7 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
         before[:, 0] = False  # it may have begun earlier
     first = np.flatnonzero(played & before)
     if not len(first):
+        need(not carries or not env.num_decisions.any(), "rollout.played leaves out the games that are running")
         return
     ends = np.flatnonzero(done | (np.arange(t) == t - 1))
     last = ends[np.searchsorted(ends, first)]
@@ -146,6 +149,8 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
         need(not rows["bootstrap"][here][~cut].any(), "rollout.bootstrap is not 0 where no game was cut off")
     running = ~done.reshape(-1)[last]
     row = last[running] // t
+    if carries:
+        _need_same(env.num_decisions, np.bincount(row, lengths[running], b), "played")
     _need_same(env.num_decisions[row], lengths[running], "done")
     own = now.game_streams[np.argsort(games.rows)][running]
     _need_same(env.game_streams[row], own, "game_stream")
