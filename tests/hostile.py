@@ -25,6 +25,7 @@ import torch
 from harness import ROOT, RUNS
 from torch import Tensor
 
+from lit_rl.algorithm import before_rollout
 from lit_rl.run.errors import ArtefactError, ConfigError
 
 # What neither the rules nor the rest of a checkpoint determine: numbers that were drawn, measured, learned or clocked.
@@ -102,10 +103,8 @@ class Prepared:
         rollout = self.data.loader.rollout
         if self.data.loader.cursor < len(self.data.loader) and rollout is not None:
             list(self.module.make_batches(rollout, torch.Generator().manual_seed(0)))
-        with torch.no_grad():
-            rollout = self.data.collect(rollout)
-        if hasattr(self.module, "prepare"):
-            self.module.prepare(4, 0)
+        before_rollout(self.module, 4, 0)
+        rollout = self.data.collect(rollout)
         list(self.module.make_batches(rollout, torch.Generator().manual_seed(0)))
 
 
