@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from lit_rl.algorithm import rollout_of
+from lit_rl.run.saved_values import saved_dict, saved_int
 
 
 class FiniteGuard(L.Callback):
@@ -35,7 +36,7 @@ class FiniteGuard(L.Callback):
         return {"skips": self._skips}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._skips = int(state_dict["skips"])
+        self._skips = saved_int(saved_dict(state_dict, "FiniteGuard", ("skips",))["skips"], "FiniteGuard.skips")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._log_dir = trainer.log_dir  # now, on every rank: Lightning broadcasts it, and a NaN may meet one rank only

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from lit_rl.meter import is_log_iteration
+from lit_rl.run.saved_values import need, saved_dict, saved_list
 
 
 class GradNorm(L.Callback):
@@ -28,7 +29,12 @@ class GradNorm(L.Callback):
         return {"steps": self._steps}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._steps = list(state_dict["steps"])
+        steps = saved_list(saved_dict(state_dict, "GradNorm", ("steps",))["steps"], "GradNorm.steps")
+        for step in steps:
+            need(isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], list), "GradNorm.steps is damaged")
+            for norm in (*step[0], step[1]):
+                need(isinstance(norm, Tensor) and norm.ndim == 0, "GradNorm.steps has what is no scalar tensor")
+        self._steps = list(steps)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (optimizer,) = trainer.optimizers

@@ -8,13 +8,38 @@ from pathlib import Path
 import lightning as L
 import torch
 from jsonargparse.typing import NonNegativeFloat
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_rl.run.checkpoint_io import remove_stages
 from lit_rl.run.errors import StorageError, exit_code
+from lit_rl.run.resume import check_optimizers
 from lit_rl.run.run_folder import RunLogger, write_json
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
+
+
+def _check_best(state: dict, monitor: str | None) -> None:
+    """ModelCheckpoint deletes the files that its state names: all of them must be checkpoints in the folder it names.
+
+    Raises:
+        ArtefactError: names what is not as it should be.
+    """
+    where = "callbacks.ModelCheckpoint"
+    scores = ("best_model_score", "current_score", "kth_value")
+    paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+    saved_dict(state, where, ("monitor", "dirpath", "best_k_models", *scores, *paths))
+    need(state["monitor"] == monitor, f"{where}.monitor is not {monitor}")
+    folder = Path(saved_text("" if state["dirpath"] is None else state["dirpath"], f"{where}.dirpath", 4096))
+    best = saved_dict(state["best_k_models"], f"{where}.best_k_models")
+    for path in (*best, *(saved_text(state[name], f"{where}.{name}", 4096) for name in paths)):
+        ours = not path or (Path(path).parent == folder and path.endswith(".ckpt"))
+        need(ours, f"{where} names {path[:100]}, which is no checkpoint in {str(folder)[:100]}")
+    for score in (*best.values(), *(state[name] for name in scores)):
+        ok = score is None or (isinstance(score, torch.Tensor) and score.ndim == 0)
+        need(ok and (score is None or not torch.isnan(score)), f"{where} has a score that is no number")
+    need(None not in (state["kth_value"], *best.values()), f"{where} lacks a score")
+    need((state["best_model_score"] is None) == (not state["best_model_path"]), f"{where} lacks the best score")
 
 
 class LastCheckpoint(Checkpoint):
@@ -57,15 +82,25 @@ class LastCheckpoint(Checkpoint):
         return {"rows": rows, "steps": self._steps, "ended_at": self._ended_at}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._rows, self._steps, self._ended_at = (state_dict[name] for name in ("rows", "steps", "ended_at"))
+        names = ("rows", "steps", "ended_at")
+        saved_dict(state_dict, "LastCheckpoint", names)
+        self._rows = saved_int(state_dict["rows"], "LastCheckpoint.rows")
+        self._steps, self._ended_at = (
+            None if state_dict[name] is None else saved_int(state_dict[name], f"LastCheckpoint.{name}", -1)
+            for name in names[1:]
+        )
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         checkpoint["quiescent"] = self._steps is not None  # this callback's own saves, of which there are no better
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         """Let ModelCheckpoint know its files again where the run folder was moved."""
+        states = saved_dict(checkpoint.get("callbacks"), "callbacks")
+        need(trainer.state.fn != "fit" or self.state_key in states, f"callbacks has no {self.state_key}")
         for callback in trainer.checkpoint_callbacks:
-            state = checkpoint["callbacks"].get(callback.state_key, {})
+            state = states.get(callback.state_key, {})
+            if isinstance(callback, ModelCheckpoint) and callback.state_key in states:
+                _check_best(state, callback.monitor)
             old, new = state.get("dirpath"), getattr(callback, "dirpath", None)
             if old and new and old != new and (Path(new) / Path(state["best_model_path"]).name).exists():
                 state["dirpath"] = new
@@ -74,6 +109,7 @@ class LastCheckpoint(Checkpoint):
                 state["best_k_models"] = {k.replace(old, new, 1): v for k, v in state["best_k_models"].items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        check_optimizers(trainer)
         if self._log is not None:
             self._log.experiment.keep(self._rows)
         self._at_start = True

@@ -13,6 +13,7 @@ from lit_rl.armac.mix_scheduler import MixStatistics
 from lit_rl.meter import is_log_iteration
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ConfigError
+from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list, saved_text
 
 MOST_POINTS, MOST_STATES = 2000, 24  # of the picture
 
@@ -45,9 +46,19 @@ class MixLambda(L.Callback):
         return {"curve": self._curve, "bins": self._bins, "states": self._states}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._curve = [list(point) for point in state_dict["curve"]]
-        self._bins = tuple(state_dict["bins"])
-        self._states = [tuple(state) for state in state_dict["states"]]
+        saved_dict(state_dict, "MixLambda", ("curve", "bins", "states"))
+        need(isinstance(state_dict["bins"], tuple), "MixLambda.bins is no tuple")
+        self._bins = tuple(saved_float(x, "MixLambda.bins", 0.0, 1.0) for x in state_dict["bins"])
+        self._curve, self._states = [], []
+        for point in saved_list(state_dict["curve"], "MixLambda.curve"):
+            saved_list(point, "MixLambda.curve", 3 + len(self._bins))
+            self._curve.append([saved_float(x, "MixLambda.curve") for x in point])
+        for state in saved_list(state_dict["states"], "MixLambda.states"):
+            need(isinstance(state, tuple) and len(state) == 3, "MixLambda.states has what is no state")
+            words, number, mean = state
+            words = saved_text(words, "MixLambda.states")
+            number = saved_int(number, "MixLambda.states")
+            self._states.append((words, number, saved_float(mean, "MixLambda.states", 0.0, 1.0)))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if not hasattr(pl_module, "mix_statistics"):

@@ -19,6 +19,7 @@ from lit_rl.rollout import Collecting, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.replay import finished_games, game_record, weights_hash
 from lit_rl.run.replay_file import ReplayWriter, read
+from lit_rl.run.saved_values import saved_dict, saved_int, saved_text
 
 REPLAY_STREAM = 4
 
@@ -55,6 +56,10 @@ class Replay(L.Callback):
         return self._state | {"weights": "" if self._policy is None else weights_hash(self._policy)}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        saved_dict(state_dict, "Replay", (*self._state, "weights"))
+        for name, value in self._state.items():
+            where = f"Replay.{name}"
+            saved_text(state_dict[name], where) if isinstance(value, str) else saved_int(state_dict[name], where, -1)
         self._state = {name: state_dict[name] for name in self._state}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

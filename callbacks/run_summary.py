@@ -12,6 +12,7 @@ from lit_rl.evaluation import Evaluation, Exact
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
+from lit_rl.run.saved_values import saved_dict, saved_float, saved_list
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
 COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
@@ -37,8 +38,12 @@ class RunSummary(L.Callback):
         return {"curve": self._curve, "seconds": self._seconds()}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self._curve = [list(point) for point in state_dict["curve"]]
-        self._seconds_before = float(state_dict["seconds"])
+        saved_dict(state_dict, "RunSummary", ("curve", "seconds"))
+        self._curve = [
+            [saved_float(x, "RunSummary.curve") for x in saved_list(point, "RunSummary.curve", 2)]
+            for point in saved_list(state_dict["curve"], "RunSummary.curve")
+        ]
+        self._seconds_before = saved_float(state_dict["seconds"], "RunSummary.seconds", 0.0)
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = time.perf_counter()

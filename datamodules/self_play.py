@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
-from envs.env import Env
+from envs.env import Env, SavedGamesError
 from envs.exact import GameTree
 from envs.game import Game, load_interface
 from envs.rng import derive_key
@@ -25,6 +25,8 @@ from lit_rl.evaluation import Evaluation, Exact, open_evaluation
 from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
+from lit_rl.run.saved_rollout import rollout_of_state
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_list, saved_text
 
 SHUFFLE_STREAM = 3
 REMEDY = "use the run's own, or set data.restart_games=true (not bit-exact)"
@@ -145,7 +147,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         """
         if not isinstance(self.game, Game):
             raise ConfigError(f"data.game: {self.game.name} has no rules here; use the datamodule that makes its env")
-        return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, record, observe_all)
+        return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, observe_all)
 
     def make_opponents(self, env: Env) -> Opponents | None:
         """Who sits in the seats that are not the learner's, once per fit. Overridden by leagues."""
@@ -248,33 +250,52 @@ class SelfPlayDataModule(L.LightningDataModule):
             self._load_games(saved)
 
     def _load_games(self, saved: dict) -> None:
-        there = (saved["game"], saved["version"])
+        saved_dict(saved, "the datamodule's state", ("game", "version", "seed", "settings", "ranks"))
+        there = (saved_text(saved["game"], "game"), saved_text(saved["version"], "version"))
         if there != (self.game.name, self.game.version):
             raise ArtefactError(
                 "checkpoint is of {} (rules {}), this run plays {} (rules {}); use the config.yaml beside it".format(
                     *there, self.game.name, self.game.version
                 )
             )
-        if len(saved["ranks"]) != self.trainer.world_size:
+        if len(saved_list(saved["ranks"], "ranks")) != self.trainer.world_size:
             raise ConfigError(
                 f"trainer.devices: the checkpoint is of a run on {len(saved['ranks'])} device(s), this one has "
                 f"{self.trainer.world_size}; {REMEDY}"
             )
-        mine = saved["ranks"][self.trainer.global_rank]
+        mine = saved_dict(saved["ranks"][self.trainer.global_rank], "rank", ("env", "rollout", "cursor", "opponents"))
+        settings = saved_dict(saved["settings"], "settings")
+        for name, value in settings.items():
+            plain = value is None or type(value) in (bool, int, float) or (type(value) is str and len(value) < 500)
+            need(plain, f"settings.{name[:50]} is {type(value).__name__}, needs a number or a text")
         if (mine["opponents"] is None) != (self.opponents is None):
             raise ConfigError(f"data: opponents are not what the checkpoint ran with; {REMEDY}")
+        if settings.get("truncate_after") != self.settings["truncate_after"]:
+            raise ConfigError(
+                f"data.truncate_after: the checkpoint ran with {settings.get('truncate_after')}; {REMEDY}"
+            )
         try:
             self.env.load_state_dict(mine["env"])
             if self.opponents is not None:
                 self.opponents.load_state_dict(mine["opponents"])
         except ConfigError:
             raise
+        except SavedGamesError as error:
+            raise ArtefactError(f"checkpoint: {error}") from None
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
-        warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})
-        self.seed = int(saved["seed"])  # the run's shuffling goes on, too
-        self.loader.rollout = None if mine["rollout"] is None else Rollout(**mine["rollout"])
-        self.loader.cursor, self.loader.resumed = int(mine["cursor"]), True
+        algorithm = self.trainer.lightning_module
+        rollout, most = None, algorithm.batches_per_iteration
+        if mine["rollout"] is not None:
+            rollout = rollout_of_state(
+                mine["rollout"], self.env, collecting_of(algorithm), getattr(algorithm.policy, "state_shape", ()),
+                everybody_learns=self.opponents is None,
+            )  # fmt: skip
+        seed = saved_int(saved["seed"], "seed", 0, 2**64 - 1)
+        self.loader.rollout, self.loader.cursor = rollout, saved_int(mine["cursor"], "cursor", 0, most)
+        self.loader.resumed = True
+        warn_of("data was", settings | {"seed": seed}, self.settings | {"seed": self.seed})
+        self.seed = seed  # the run's shuffling goes on, too
 
     def train_dataloader(self) -> RolloutLoader:
         return self.loader

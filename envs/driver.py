@@ -33,8 +33,10 @@ class Buffers(NamedTuple):
     final_out: np.ndarray
     history: np.ndarray
     num_decisions: np.ndarray
+    moves: np.ndarray  # [B, L] what the players have done in the running game; L is at least its decisions so far
     chance_streams: np.ndarray
     game_streams: np.ndarray
+    fresh: np.ndarray  # [1] the state that every game begins with
     probs: np.ndarray  # scratch per thread: [threads, C]
     earned: np.ndarray  # scratch per thread: [threads, P]
 
@@ -50,12 +52,14 @@ def _nobody_is_out(state, player):
 
 
 @cache
-def compile_driver(game: Game, truncate_after: int | None, record: bool = False, observe_all: bool = False):
+def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = False):
     """The two kernels of one game: (reset(thread, lo, hi, *buffers), step(thread, lo, hi, action, *buffers)).
 
-    They are closures over the game's functions, so numba compiles them once per process, on first call.
+    A game begins with a copy of one fresh state, so that nothing is left of the game before, and the bytes of a state
+    are a function of the game's stream and the players' actions. They are closures over the game's functions, so numba
+    compiles them once per process, on first call.
     """
-    init, current_player, legal_actions = game.init, game.current_player, game.legal_actions
+    current_player, legal_actions = game.current_player, game.legal_actions
     apply_action, observe = game.apply_action, game.observe
     game_chance_probs, game_rewards = game.chance_probs, game.rewards
     num_players, num_outcomes = game.num_players, game.num_chance_outcomes
@@ -77,19 +81,19 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False,
                 bonus[p] += earned[p]
 
     @njit
-    def settle(state, streams, b, probs, earned, rewards, bonus):
+    def settle(states, fresh, streams, b, probs, earned, rewards, bonus):
         """Let chance play and restart a finished game until a player is to move.
 
         Returns that player, whether a game ended, and the stream as it was when the new one began.
         """
-        ended, began = False, streams[b]
+        state, ended, began = states[b], False, streams[b]
         while True:
             player = current_player(state)
             if player >= 0:
                 return player, ended, began
             if player == TERMINAL:
                 ended, began = True, streams[b]
-                init(state)
+                states[b] = fresh[0]
                 continue
             for c in range(num_outcomes):
                 probs[c] = 0.0
@@ -119,33 +123,34 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False,
     @kernel
     def reset(
         thread, lo, hi, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_out, history,
-        num_decisions, streams, game_streams, probs, earned,
+        num_decisions, moves, streams, game_streams, fresh, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
                 rewards[b, p] = bonus[b, p] = 0.0
             done[b] = truncated[b] = False
             num_decisions[b] = 0
-            init(state[b])
-            player[b], _, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b], bonus[b])
-            if record:
-                game_streams[b] = began
+            state[b] = fresh[0]
+            player[b], _, game_streams[b] = settle(
+                state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b]
+            )
             show(state[b], player[b], legal[b], obs[b], history[b])
 
     @kernel
     def step(
         thread, lo, hi, action, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_out,
-        history, num_decisions, streams, game_streams, probs, earned,
+        history, num_decisions, moves, streams, game_streams, fresh, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
                 rewards[b, p] = 0.0
                 if has_bonus:
                     bonus[b, p] = 0.0
+            moves[b, num_decisions[b]] = action[b]
+            num_decisions[b] += 1
             apply_action(state[b], action[b])
             pay(state[b], earned[thread], rewards[b], bonus[b])
-            mover, ended, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b], bonus[b])
-            num_decisions[b] += 1
+            mover, ended, began = settle(state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b])
             if truncates:
                 truncated[b] = not ended and num_decisions[b] >= truncate_after
                 if truncated[b]:
@@ -153,13 +158,14 @@ def compile_driver(game: Game, truncate_after: int | None, record: bool = False,
                         final_obs[b, p] = 0
                         observe(state[b], p, final_obs[b, p])
                         final_out[b, p] = game_out(state[b], p)
-                    init(state[b])
-                    mover, _, began = settle(state[b], streams, b, probs[thread], earned[thread], rewards[b], bonus[b])
+                    state[b] = fresh[0]
+                    mover, _, began = settle(
+                        state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b]
+                    )
                     ended = True
             if ended:
                 num_decisions[b] = 0
-                if record:
-                    game_streams[b] = began
+                game_streams[b] = began
             done[b] = ended
             player[b] = mover
             show(state[b], mover, legal[b], obs[b], history[b])

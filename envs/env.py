@@ -24,6 +24,10 @@ class NoLegalActionError(ValueError):
     """A player is to move and the rules leave it no action."""
 
 
+class SavedGamesError(ValueError):
+    """Saved games that the rules could not have brought about; no row of the environment has changed."""
+
+
 class Env(Protocol):
     """B games, each at a decision of some player. Arrays are read by others and written by the env alone.
 
@@ -93,4 +97,5 @@ class Env(Protocol):
 
         Raises:
             ValueError: it was taken from an env of another game, version or number of rows. Nothing changed.
+            SavedGamesError: it is damaged: the rules could not have brought it about. Nothing changed.
         """

@@ -48,6 +48,7 @@ from lit_rl.returns import Credit, gae, two_player_v_trace
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
+from lit_rl.run.saved_values import need
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
 
@@ -125,7 +126,13 @@ class RNaD(L.LightningModule):
         else:
             if not self.kept:  # a run resumed in mid-iteration has newer weights
                 self.kept |= self._v_trace(rollout)
-            returns, advantages, valid = (self.kept[name] for name in ("returns", "advantages", "valid"))
+            kinds = {"returns": torch.float32, "advantages": torch.float32, "valid": torch.bool}
+            shape = rollout.player.shape
+            returns, advantages, valid = kept = [self.kept.get(name) for name in kinds]
+            fits = [
+                isinstance(x, Tensor) and (x.dtype, x.shape) == (kind, shape) for x, kind in zip(kept, kinds.values())
+            ]
+            need(all(fits), "kept is not of the rollout beside it")
         return minibatches(rollout, advantages, returns, valid, self.minibatches, generator)
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from envs.game import Interface
 from envs.rng import mix
+from lit_rl.run.saved_values import need, saved_legal, saved_tensor
 
 
 def merge_equal_rows(obs: Tensor, legal: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,10 +94,17 @@ class RowIndex:
         return {"obs": self.obs.clone(), "legal": self.legal.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Hold these rows, in their order, and no others."""
+        """Hold these rows, in their order, and no others.
+
+        Raises:
+            ArtefactError: they are not rows of this index, or one is there twice.
+        """
+        legal = saved_legal(state["legal"], "rows.legal", None, self._legal.shape[1])
+        obs = saved_tensor(state["obs"], "rows.obs", self._obs.dtype, (len(legal), *self._obs.shape[1:]))
         self._count = 0
         self._slots[:] = -1
-        self.find_or_add(state["obs"], state["legal"])
+        self.find_or_add(obs, legal)
+        need(self._count == len(obs), f"rows.obs has {len(obs)} rows, of which {self._count} are different")
 
     def _grow(self, size: int) -> None:
         self._obs = torch.cat([self._obs, self._obs.new_empty(size - len(self._obs), *self._obs.shape[1:])])

@@ -12,7 +12,7 @@ from lit_rl.run.replay_file import ReplayWriter, seal
 
 def record_games(path, game, policy, num_envs=32, steps=16, limit=10_000, **env):
     """A replay of all games of two rollouts, the second carrying the open games of the first."""
-    env = VectorEnv(game, num_envs, seed=3, record=True, **env)
+    env = VectorEnv(game, num_envs, seed=3, **env)
     writer = ReplayWriter(path)
     writer.begin({"run": "test", "game": f"envs.{game.name}", "name": game.name, "version": game.version})
     rollout = None

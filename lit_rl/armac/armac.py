@@ -58,6 +58,7 @@ from lit_rl.policy import NetworkFactory
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run import resume
 from lit_rl.run.errors import ConfigError, check_ranges
+from lit_rl.run.saved_values import saved_dict, saved_list
 
 DRAW_STREAM = 11
 
@@ -250,9 +251,11 @@ class ARMAC(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         resume.load_state(self, checkpoint)
         with resume.well_formed("what ARMAC remembers"):
-            ranks = checkpoint["memories"]
-            mine = ranks[min(self.global_rank, len(ranks) - 1)]
-            self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"])
+            ranks = saved_list(checkpoint["memories"], "memories")
+            names = ("lessons", *self._remembered())
+            mine = saved_dict(ranks[min(self.global_rank, len(ranks) - 1)], "memories", names)
+            num_bins = len(self.policy.scheduler.bins)
+            self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"], self.game, num_bins)
             for name, part in self._remembered().items():
                 part.load_state_dict(mine[name])
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from envs.game import Game
 from lit_rl.armac.infostates import Infostates, infostates
 from lit_rl.armac.meta_regret import MetaRegret
 from lit_rl.armac.mix_scheduler import MixStatistics
@@ -21,6 +22,8 @@ from lit_rl.armac.rows import Rows, Samples
 from lit_rl.armac.state_keys import StateKeys
 from lit_rl.returns import conditional_regrets
 from lit_rl.rollout import Rollout, explorer_seat
+from lit_rl.row_index import obs_dtype
+from lit_rl.run.saved_values import saved_dict, saved_legal, saved_tensor
 
 Explorers = Literal["one", "all"]
 
@@ -127,10 +130,49 @@ class Lessons(NamedTuple):
         return {name: None if part is None else part._asdict() for name, part in self._asdict().items()}
 
     @classmethod
-    def of_state(cls, state: dict) -> "Lessons":
-        """What `state_dict` returned, again."""
+    def of_state(cls, state: dict, game: Game, num_bins: int) -> "Lessons":
+        """What `state_dict` returned, again.
+
+        Raises:
+            ArtefactError: a tensor has not the dtype, shape or range it must have in this game.
+        """
         kinds = {"actor": Rows, "scheduler": ScheduleRows, "shares": MixedShares}
-        return cls(**{name: None if state[name] is None else kind(**state[name]) for name, kind in kinds.items()})
+        saved_dict(state, "lessons", kinds)
+        parts = {}
+        for part, kind in kinds.items():
+            if state[part] is None:
+                parts[part] = None
+                continue
+            values, where = saved_dict(state[part], f"lessons.{part}", kind._fields), f"lessons.{part}"
+            first = "mix_lambda" if part == "shares" else "legal"
+            n = len(values[first]) if isinstance(values[first], Tensor) and values[first].ndim else 0
+            parts[part] = kind(
+                **{
+                    name: None if value is None and name == "key" else _saved(name, value, where, n, game, num_bins)
+                    for name, value in values.items()
+                }
+            )
+        return cls(**parts)
+
+
+def _saved(name: str, value: Tensor, where: str, n: int, game: Game, num_bins: int) -> Tensor:
+    """A tensor of lessons out of a checkpoint, of n rows."""
+    if name == "legal":
+        return saved_legal(value, f"{where}.legal", n, game.num_actions)
+    rows, one_weight = (n, game.num_actions), where.endswith("scheduler")
+    kind, shape, low, high = {
+        "obs": (obs_dtype(game), (n, *game.obs_shape), None, None),
+        "target": (torch.float32, rows, None, None),
+        "actor": (torch.float32, rows, 0.0, 1.0 + 1e-5),
+        "regret": (torch.float32, rows, 0.0, 1.0 + 1e-5),
+        "q": (torch.float32, rows, None, None),
+        "desired": (torch.float32, (n, num_bins), 0.0, 1.0 + 1e-5),
+        "weight": (torch.float32, (n,) if one_weight else rows, 0.0, 1.0 + 1e-5),
+        "mix_lambda": (torch.float32, (n,), 0.0, 1.0),
+        "bin": (torch.int64, (n,), 0, num_bins - 1),
+        "key": (torch.int64, (n,), None, None),
+    }[name]
+    return saved_tensor(value, f"{where}.{name}", kind, shape, low, high)
 
 
 class Judge(NamedTuple):

@@ -17,6 +17,7 @@ from envs.game import Game
 from lit_rl.armac.rows import Rows, grown
 from lit_rl.row_index import RowIndex, obs_dtype
 from lit_rl.run.errors import check_ranges
+from lit_rl.run.saved_values import need, saved_dict, saved_tensor
 
 LEAST = 1e-3  # a target that has faded below this weight is forgotten
 
@@ -115,9 +116,11 @@ class FadingTargets(CriticMemory):
         return arrays | self.index.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
+        saved_dict(state, "critic_memory", ("sums", "counts", "obs", "legal"))
         self.index.load_state_dict(state)
-        self.sums = state["sums"].numpy().copy()
-        self.counts = state["counts"].numpy().copy()
+        shape = len(self.index), self.game.num_actions
+        self.sums = saved_tensor(state["sums"], "critic_memory.sums", torch.float64, shape).numpy()
+        self.counts = saved_tensor(state["counts"], "critic_memory.counts", torch.float64, shape, 0.0).numpy()
 
 
 class LastTargets(CriticMemory):
@@ -167,5 +170,12 @@ class LastTargets(CriticMemory):
         return {name: getattr(self, name) for name in ("history", "legal", "action", "target")}
 
     def load_state_dict(self, state: dict) -> None:
-        for name in ("history", "legal", "action", "target"):
-            setattr(self, name, state[name].clone())
+        names = ("history", "legal", "action", "target")
+        saved_dict(state, "critic_memory", names)
+        n, a = len(saved_tensor(state["action"], "critic_memory.action", torch.int64, (None,))), self.legal.shape[1]
+        for name in names:
+            here, (low, high) = getattr(self, name), (0, a - 1) if name == "action" else (None, None)
+            value = saved_tensor(state[name], f"critic_memory.{name}", here.dtype, (n, *here.shape[1:]), low, high)
+            setattr(self, name, value)
+        taken = self.legal.gather(1, self.action.unsqueeze(1))
+        need(bool(taken.all()), "critic_memory.action is not legal by critic_memory.legal")

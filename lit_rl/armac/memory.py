@@ -23,6 +23,7 @@ from lit_rl.armac.rows import Rows, Samples, grown
 from lit_rl.losses import cross_entropy, regret_matching, squared_error
 from lit_rl.row_index import RowIndex, merge_equal_rows
 from lit_rl.run.errors import check_ranges
+from lit_rl.run.saved_values import saved_dict, saved_tensor
 
 
 class Memory:
@@ -132,9 +133,15 @@ class RowMemory(Memory):
         return arrays | self.index.state_dict()
 
     def load_state_dict(self, state: dict) -> None:
+        saved_dict(state, "memory", ("regrets", "policies", "visits", "obs", "legal"))
         self.index.load_state_dict(state)
-        for name in ("regrets", "policies", "visits"):
-            setattr(self, name, state[name].numpy().copy())
+        m, a = len(self.index), self.regrets.shape[1]
+        for name, shape, low in (
+            ("regrets", (m, a), 0.0 if self.floor else None),
+            ("policies", (m, a), 0.0),
+            ("visits", (m,), 0.0),
+        ):
+            setattr(self, name, saved_tensor(state[name], f"memory.{name}", torch.float64, shape, low).numpy())
 
 
 class ReservoirMemory(Memory):
@@ -208,5 +215,6 @@ class ReservoirMemory(Memory):
         return {name: reservoir.state_dict() for name, reservoir in self.reservoirs.items()}
 
     def load_state_dict(self, state: dict) -> None:
+        saved_dict(state, "memory", self.reservoirs)
         for name, reservoir in self.reservoirs.items():
             reservoir.load_state_dict(state[name])

@@ -28,6 +28,7 @@ from envs.rng import mix
 from lit_rl.armac.mixing import check_bins
 from lit_rl.run.errors import ArtefactError, check_ranges
 from lit_rl.run.resume import well_formed
+from lit_rl.run.saved_values import LARGEST, need, saved_dict, saved_tensor
 
 FLOOR = 1e-6  # added to each regret in the desired distribution, so that no bin is ever ruled out
 
@@ -150,8 +151,27 @@ class MetaRegret:
             ArtefactError: it has other bins, more states than fit here, or is nothing that `state_dict` returns.
         """
         with well_formed("the meta-regret table"):
-            bins, counters = tuple(state["bins"].tolist()), state["counters"].tolist()
-            arrays = {name: state[name].cpu().numpy() for name in ("key", "born", "utilities", "regrets")}
+            saved_dict(state, "the meta-regret table", ("key", "born", "utilities", "regrets", "counters", "bins"))
+            bins = tuple(saved_tensor(state["bins"], "meta-regret table.bins", torch.float64, (None,)).tolist())
+            kinds = {  # dtype, columns, smallest, largest
+                "counters": (torch.int64, (), 0, LARGEST),
+                "key": (torch.int64, (), None, None),
+                "born": (torch.int64, (), 0, LARGEST),
+                "utilities": (torch.float64, bins, -self.utility_clip, self.utility_clip),
+                "regrets": (torch.float64, bins, 0.0, self.max_regret),
+            }
+            arrays = {
+                name: saved_tensor(
+                    state[name],
+                    f"meta-regret table.{name}",
+                    kind,
+                    (None, len(columns)) if columns else (None,),
+                    low,
+                    high,
+                ).numpy()
+                for name, (kind, columns, low, high) in kinds.items()
+            }
+            counters = arrays.pop("counters").tolist()
             if bins != self.bins:
                 raise ArtefactError(
                     f"checkpoint: its meta-regret table has bins={list(bins)}, this run has {list(self.bins)}; use the "
@@ -161,6 +181,10 @@ class MetaRegret:
             shapes = [array.shape for array in arrays.values()]
             if shapes != [(size,)] * 2 + [(size, len(bins))] * 2 or len(counters) != len(COUNTERS):
                 raise ArtefactError(f"checkpoint: the meta-regret table's shapes do not fit together: {shapes}")
+            need(
+                int(arrays["born"].max(initial=0)) <= counters[1],
+                "meta-regret table.born is later than the last row",
+            )
             if counters[0] != size or len(np.unique(arrays["key"])) != size:
                 raise ArtefactError(f"checkpoint: the meta-regret table does not hold {counters[0]} different states")
             if size > self.max_states:

@@ -21,6 +21,7 @@ from lit_rl.armac.mixed_policy import MixedPolicy
 from lit_rl.policy import ActorCritic
 from lit_rl.rollout import explorer_seat
 from lit_rl.run.errors import ConfigError
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_list, saved_tensor
 
 PAST_STREAM = 12
 
@@ -132,26 +133,37 @@ class PastPolicies:
         Raises:
             ConfigError: another number of rows or of seated policies.
         """
+        names = ("kept", "seen", "seed", "weights", "memos", "slot", "streams")
+        saved_dict(state, "past policies", names)
+        saved_list(state["weights"], "past policies.weights")
         if len(state["weights"]) != len(self.players) or len(state["slot"]) != len(self.slot):
             raise ConfigError(
                 f"data.seated={len(self.players)}: the checkpoint has {len(state['weights'])} past policies in "
                 f"{len(state['slot'])} rows; use the run's own"
             )
-        self.kept = state["kept"].clone()
-        self.seen = int(state["seen"])
-        self.seed = int(state["seed"])
-        self.slot = state["slot"].clone()
-        self.streams = state["streams"].numpy().view(np.uint64).copy()
-        for player, weights in zip(self.players, state["weights"]):
+        b, w = len(self.slot), self.kept.shape[1]
+        with_memo = [player for player in self.players if memo_of(player) is not None]
+        saved_list(state["memos"], "past policies.memos", len(with_memo))
+        given = [saved_tensor(x, "past policies.weights", torch.float32, (w,)) for x in state["weights"]]
+        slot = saved_tensor(state["slot"], "past policies.slot", torch.int64, (b,), 0, len(self.players) - 1)
+        streams = saved_tensor(state["streams"], "past policies.streams", torch.int64, (b,))
+        seed = saved_int(state["seed"], "past policies.seed", 0, 2**64 - 1)
+        self.inherit(state)
+        self.seed = seed
+        self.slot = slot
+        self.streams = streams.numpy().view(np.uint64).copy()
+        for player, weights in zip(self.players, given):
             _give(player, weights)
-        for player, memo in zip(self.players, state["memos"]):
+        for player, memo in zip(with_memo, state["memos"]):
             memo_of(player).load_state_dict(memo)
         self._probs = None
 
     def inherit(self, state: dict) -> None:
         """Take over the past alone, for a run that goes on with new games."""
-        self.kept = state["kept"].clone()
-        self.seen = int(state["seen"])
+        kept = saved_tensor(state["kept"], "past policies.kept", torch.float32, (None, self.kept.shape[1]))
+        seen = saved_int(state["seen"], "past policies.seen", len(kept))
+        need(len(kept) > 0 or seen == 0, "past policies.kept is empty")
+        self.kept, self.seen = kept, seen
 
 
 def memo_of(player: ActorCritic):

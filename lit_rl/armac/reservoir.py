@@ -10,6 +10,7 @@ from torch import Tensor
 from envs.game import Game
 from lit_rl.armac.rows import Samples
 from lit_rl.row_index import RowIndex, obs_dtype
+from lit_rl.run.saved_values import saved_dict, saved_int, saved_tensor
 
 SAMPLE = ("obs", "legal", "vector", "weight")  # of a reservoir, one row per sample
 
@@ -79,12 +80,17 @@ class Reservoir:
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        self.seen = int(state["seen"])
+        saved_dict(state, "reservoir", (*SAMPLE, "seen", *(() if self.index is None else ("index", "sums", "total"))))
+        self.seen = saved_int(state["seen"], "reservoir.seen")
         for name in SAMPLE:
-            setattr(self, name, state[name].clone())
+            here, low = getattr(self, name), 0.0 if name == "weight" else None
+            value = saved_tensor(state[name], f"reservoir.{name}", here.dtype, (len(self), *here.shape[1:]), low)
+            setattr(self, name, value)
         if self.index is not None:
             self.index.load_state_dict(state["index"])
-            self._sums, self._total = state["sums"].clone(), state["total"].clone()
+            m, kind = len(self.index), torch.float64
+            self._sums = saved_tensor(state["sums"], "reservoir.sums", kind, (m, self.vector.shape[1]))
+            self._total = saved_tensor(state["total"], "reservoir.total", kind, (m,))
 
     def _grow(self, size: int) -> None:
         for name in SAMPLE:

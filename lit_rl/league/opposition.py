@@ -29,6 +29,7 @@ from lit_rl.league.players import (
 )
 from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
 from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list
 
 LoadPlayer = Callable[[Spec, str | None], Player]  # (spec, sha256 of its file) -> who plays so
 IN_CHECKPOINTS = ("role", "file", "sha256", "path", "init_args")  # of a member: how it plays
@@ -212,13 +213,25 @@ class Opposition:
         """Go on where `state` was taken; the players come with `load_missing_players`, before the next step.
 
         Raises:
-            ValueError: it was saved with another number of rows or seats.
+            ValueError: it was saved with another number of rows or seats. ArtefactError: it is damaged.
         """
+        saved_dict(state, "opposition", ("seating", "counts", "members", "memories", "refreshed"))
         self.seating.load_state_dict(state["seating"])
-        self.counts = {name: list(count) for name, count in state["counts"].items()}
-        self.members = {name: Member(name, **how) for name, how in state["members"].items()}
-        self.refreshed = int(state["refreshed"])
-        self._memories = dict(state["memories"])
+        counts, members = saved_dict(state["counts"], "counts"), saved_dict(state["members"], "members")
+        for count in counts.values():
+            score, games = (saved_float(x, "counts", 0.0) for x in saved_list(count, "counts", 2))
+            need(score <= games, "counts has a score of more than its games")
+        for how in members.values():
+            saved_dict(how, "members", IN_CHECKPOINTS)
+            for name in ("role", "file", "sha256", "path"):
+                need(how[name] is None or isinstance(how[name], str), f"members: {name} is no text")
+            saved_dict(how["init_args"], "members: init_args")
+        lost = sorted({*self.seating.names, *state["memories"]} - members.keys())
+        need(not lost, f"members does not say how {[name[:50] for name in lost[:5]]} play")
+        self.counts = {name: list(count) for name, count in counts.items()}
+        self.members = {name: Member(name, **how) for name, how in members.items()}
+        self.refreshed = saved_int(state["refreshed"], "refreshed", -1)
+        self._memories = dict(saved_dict(state["memories"], "memories"))
 
     def _take_results(self) -> list[Result]:
         """Of the learner's games, on all ranks, since they were last taken."""

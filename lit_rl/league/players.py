@@ -26,6 +26,7 @@ from envs.heuristics import compile_heuristic, load_heuristic
 from lit_rl.league.player_file import load_policy
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
+from lit_rl.run.saved_values import saved_dict, saved_tensor
 
 RANDOM = "envs.heuristics.uniform"
 FILE_ENDINGS = (".pt", ".ckpt")
@@ -117,7 +118,9 @@ class NetworkPlayer:
 
     def load_state_dict(self, state: dict) -> None:
         if state:
-            self._memory = state["memory"].clone()
+            saved_dict(state, "a player's memory", ("memory",))
+            shape = (None, None, *self.state_shape)
+            self._memory = saved_tensor(state["memory"], "a player's memory", torch.float32, shape)
 
 
 class HeuristicPlayer:

@@ -13,6 +13,7 @@ from envs.env import Env
 from envs.rng import make_streams, uniform
 from envs.vector_env import kernel
 from lit_rl.league.players import Player
+from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_list, saved_tensor, saved_text
 
 SEAT_STREAM = 6
 LEARNER = -1
@@ -145,16 +146,39 @@ class Seating:
         """Go on where `state` was taken; whoever is `needed` has to be met before the next step.
 
         Raises:
-            ValueError: it was saved with another number of rows or seats.
+            ValueError: it was saved with another number of rows or seats. ArtefactError: it is damaged.
         """
+        saved_dict(state, "seating", (*SAVED, "names", "shares", "self_play_share", "tally"))
+        found = {}
         for name in SAVED:
-            array = getattr(self, name)
-            if len(state[name]) != array.nbytes:
-                raise ValueError(f"saved seating does not fit: {name} has {len(state[name])} bytes, not {array.nbytes}")
-            array[...] = np.frombuffer(state[name], array.dtype).reshape(array.shape)
-        self.names, self.players = list(state["names"]), [None] * len(state["names"])
-        self.tally = state["tally"].numpy().copy()
-        self.draw_from(state["shares"], state["self_play_share"])
+            array, data = getattr(self, name), state[name]
+            need(isinstance(data, bytes), f"seating.{name} is {type(data).__name__}, needs bytes")
+            if len(data) != array.nbytes:
+                raise ValueError(f"saved seating does not fit: {name} has {len(data)} bytes, not {array.nbytes}")
+            found[name] = np.frombuffer(data, array.dtype).reshape(array.shape)
+        names = [saved_text(name, "seating.names") for name in saved_list(state["names"], "seating.names")]
+        k, num_seats, most = len(names), self.table.shape[1], 2 * self.env.game.max_return
+        need(len(set(names)) == k, "seating.names has somebody twice")
+        need(k <= np.iinfo(np.int16).max, f"seating.names has {k} entries")
+        table, turn, earned = (found[name] for name in ("table", "turn", "earned"))
+        need(bool(((table >= LEARNER) & (table < k)).all()), f"seating.table has numbers of nobody; {k} were met")
+        seats = (table == LEARNER).sum(1)
+        need(bool(((seats == 1) | (seats == num_seats)).all()), "seating.table has rows without a seat for the learner")
+        need(bool(((turn >= 0) & (turn < num_seats)).all()), f"seating.turn has seats beyond {num_seats}")
+        need(bool((np.abs(earned) <= most).all()), f"seating.earned has more than {most}")
+        shares = {
+            name: saved_float(share, "seating.shares", 0.0)
+            for name, share in saved_dict(state["shares"], "seating.shares").items()
+        }
+        need(shares.keys() <= set(names), "seating.shares has somebody who was never met")
+        need(not shares or sum(shares.values()) > 0, "seating.shares are all 0")
+        alone = saved_float(state["self_play_share"], "seating.self_play_share", 0.0, 1.0)
+        tally = saved_tensor(state["tally"], "seating.tally", torch.float64, (k, num_seats, 5)).numpy()
+        need(bool((tally[..., : LOSSES + 1] >= 0).all()), "seating.tally has negative counts")
+        for name in SAVED:
+            getattr(self, name)[...] = found[name]
+        self.names, self.players, self.tally = names, [None] * k, tally
+        self.draw_from(shares, alone)
 
 
 @kernel

@@ -1,6 +1,7 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
 import inspect
+import math
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.run.saved_values import like, need, saved_dict, saved_int, saved_list, saved_tensor
 
 
 def of_every_rank(trainer: L.Trainer, mine) -> list:
@@ -105,8 +107,12 @@ def well_formed(part: str) -> Iterator[None]:
     """Whatever a checkpoint that lacks something makes us stumble over becomes an ArtefactError."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ArtefactError(f"checkpoint: {part} is not as it should be ({type(error).__name__}: {error})") from error
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise ArtefactError(
+            f"checkpoint: {part} is not as it should be ({type(error).__name__}: {str(error)[:200]})"
+        ) from error
 
 
 def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
@@ -135,13 +141,28 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
-    ranks = checkpoint["iteration"]
+    for name in ("decisions", "rollouts"):
+        if name in ours:
+            count = int(saved_tensor(checkpoint["state_dict"][name], name, torch.int64, ()))
+            saved_int(count, name)
+    if resumes:
+        _check_loops(checkpoint["loops"], trainer)
+    ranks = saved_list(checkpoint["iteration"], "iteration")
     if module.global_rank < len(ranks):
-        mine = ranks[module.global_rank]
+        mine = saved_dict(ranks[module.global_rank], "iteration", ("minibatches", "kept"))
+        most = getattr(module, "batches_per_iteration", None) or len(mine["minibatches"])
+        need(len(saved_list(mine["minibatches"], "minibatches")) <= most, f"minibatches has more than {most} entries")
+        for metrics in mine["minibatches"]:
+            for name, value in saved_dict(metrics, "minibatches").items():
+                need(type(value) is torch.Tensor and value.ndim == 0, f"minibatches.{name[:50]} is no scalar tensor")
+        kept = saved_dict(mine["kept"], "kept")
+        for name, value in kept.items():
+            need(isinstance(value, torch.Tensor), f"kept.{name[:50]} is {type(value).__name__}, needs a tensor")
+            saved_tensor(value, f"kept.{name[:50]}", value.dtype, tuple(value.shape))
         if hasattr(module, "meter"):
             module.meter.minibatches = list(mine["minibatches"])
         if hasattr(module, "kept"):
-            module.kept = dict(mine["kept"])
+            module.kept = dict(kept)
     if resumes:
         warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
         warn_of(
@@ -149,6 +170,45 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
             checkpoint.get("hyper_parameters", {}),
             dict(module.hparams),
         )
+
+
+def _check_loops(saved, trainer: L.Trainer) -> None:
+    """Lightning's counters: built as here, none below 0, none ahead of the one before it."""
+    saved = saved_dict(saved_dict(saved, "loops")["fit_loop"], "loops.fit_loop")
+    for name, here in trainer.fit_loop.state_dict().items():
+        if name.endswith("progress"):
+            _check_progress(like(saved.get(name), here, f"loops.fit_loop.{name}"), f"loops.fit_loop.{name}")
+    steps = saved_dict(saved.get("epoch_loop.state_dict"), "loops.fit_loop.epoch_loop.state_dict")
+    saved_int(steps.get("_batches_that_stepped", 0), "loops.fit_loop.epoch_loop.state_dict")
+
+
+def _check_progress(progress: dict, where: str) -> None:
+    counts = [progress[name] for name in ("completed", "processed", "started", "ready") if name in progress]
+    if counts:
+        in_step = counts == sorted(counts) and counts[-1] - counts[0] <= 1
+        need(in_step, f"{where} is out of step: {counts}")
+    for name, part in progress.items():
+        if isinstance(part, dict):
+            _check_progress(part, f"{where}.{name}")
+
+
+def check_optimizers(trainer: L.Trainer) -> None:
+    """Called once a checkpoint is restored: what the optimizers remember of each weight has its shape and is finite.
+
+    Raises:
+        ArtefactError: names what does not fit.
+    """
+    for optimizer in trainer.optimizers:
+        for group in optimizer.param_groups:
+            for name, value in group.items():
+                wrong = isinstance(value, float) and not math.isfinite(value)
+                need(not wrong, f"optimizer_states: {name} is {value}")
+        for weight, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor):
+                    fits = value.shape == weight.shape or value.numel() <= 1
+                    need(fits, f"optimizer_states: {name} is {list(value.shape)}, its weight {list(weight.shape)}")
+                    need(bool(torch.isfinite(value).all()), f"optimizer_states: {name} is not finite")
 
 
 def _surroundings(module: L.LightningModule) -> dict:

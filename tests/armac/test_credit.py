@@ -217,7 +217,7 @@ def test_lessons_are_saved_as_plain_tensors(tmp_path, leduc):
     q = torch.randn(mixture.probs.shape)
     for taught in (Lessons(), lessons(r, mixture, q, credit(r, mixture, q, "one"), None)):
         torch.save(taught.state_dict(), tmp_path / "lessons.pt")
-        loaded = Lessons.of_state(torch.load(tmp_path / "lessons.pt", weights_only=True))
+        loaded = Lessons.of_state(torch.load(tmp_path / "lessons.pt", weights_only=True), leduc, 1)
         for ours, theirs in zip(taught, loaded):
             assert type(ours) is type(theirs)
             for a, b in zip(ours or (), theirs or ()):

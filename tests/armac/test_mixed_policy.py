@@ -53,7 +53,7 @@ def test_a_policy_that_does_not_draw_plays_the_likeliest_bins(kuhn_tree):
 
 def test_replays_of_actions_that_regret_matching_excludes_are_verified_too(tmp_path, kuhn):
     policy = ARMAC("envs.kuhn_poker", network=sharp_mlp, memory=ReservoirMemory).policy
-    rollout = collect(VectorEnv(kuhn, 40, seed=3, record=True), policy, 6, collecting=exploring(), keep_logits=True)
+    rollout = collect(VectorEnv(kuhn, 40, seed=3), policy, 6, collecting=exploring(), keep_logits=True)
     facts = {"iteration": 0, "decisions": 0, "precision": "32-true", "weights": weights_hash(policy)}
     games = [facts | game_record(kuhn, rollout, *found) for found in finished_games(rollout)]
     excluded = [i for i, game in enumerate(games) if any(min(logits_of(move)) < EXCLUDED for move in game["moves"])]

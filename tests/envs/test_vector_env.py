@@ -240,7 +240,7 @@ def test_a_state_that_does_not_fit_is_refused(leduc, kuhn):
     env = VectorEnv(leduc, 5, seed=1)
     before = snapshot(env)
     for stranger in (VectorEnv(leduc, 6, seed=1), VectorEnv(kuhn, 5, seed=1)):
-        with pytest.raises(ValueError, match="num_envs=5 needs"):
+        with pytest.raises(ValueError, match=r"num_envs=5 needs|not of leduc_poker"):
             env.load_state_dict(stranger.state_dict())
     assert snapshot(env) == before
 

@@ -193,7 +193,7 @@ def test_whoever_is_loaded_in_mid_game_is_told_that_it_begins(leduc):
 
 
 def test_replays_know_whose_moves_are_the_learners(leduc, tmp_path):
-    env = VectorEnv(leduc, 50, seed=4, record=True)
+    env = VectorEnv(leduc, 50, seed=4)
     seating = Seating(env, seed=2)
     seating.meet("random", HeuristicPlayer(RANDOM, leduc))
     seating.draw_from({"random": 1.0}, 0.3)

@@ -1,0 +1,214 @@
+"""Checkpoints that were tampered with: refused in one line, or nothing has changed; no crash, nothing in silence."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import GAMES, small_mlp
+from harness import ROOT, RUNS
+from numba import njit
+
+from envs.env import SavedGamesError
+from envs.game import CHANCE, load_game
+from envs.vector_env import FIRST_MOVES, VectorEnv
+from lit_rl.rollout import Collecting, collect
+from lit_rl.run.errors import ArtefactError
+from lit_rl.run.resume import check_optimizers
+from lit_rl.run.saved_rollout import rollout_of_state
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def in_a_child(script: str, *args: str) -> str:
+    """What a process with bounds checks prints last; a crash fails here, with the signal's number."""
+    env = os.environ | {"LITRL_BOUNDS_CHECK": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-W", "ignore", *([script] if script.endswith(".py") else ["-c", script]), *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=env | {"WANDB_MODE": "disabled"}, cwd=ROOT)
+    assert done.returncode == 0, (done.returncode, done.stderr[-3000:])
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [
+        pytest.param(150, ["leduc_league", "kuhn_armac"], id="some"),
+        pytest.param(450, list(RUNS), marks=pytest.mark.slow, id="all"),
+    ],
+)
+def test_a_checkpoint_that_was_tampered_with(count, names):
+    found = json.loads(in_a_child("tests/hostile.py", str(count), *names))
+    print(found["tally"], found["free"])
+    assert not found["worst"]
+    assert sum(found["tally"].values()) == count * len(names)
+    assert found["tally"]["refused"] > 0.5 * count * len(names)
+
+
+def test_the_switch_for_bounds_checks_is_heard():
+    script = (
+        "import numpy as np\nfrom envs.driver import kernel\n"
+        "@kernel\ndef beyond(a):\n    a[7] = 1\n"
+        "try:\n    beyond(np.zeros(3))\nexcept IndexError:\n    print('caught')\n"
+    )
+    assert in_a_child(script) == "caught"
+
+
+def played(game, num_steps=25, **env):
+    env = VectorEnv(game, 40, seed=3, **env)
+    for _ in range(num_steps):
+        env.step(env.sample_uniform())
+    return env
+
+
+@pytest.mark.parametrize("path", GAMES)
+def test_saved_games_are_played_again(path):
+    """No byte of a state is taken from a file; every array comes out as it was, whatever the other env held."""
+    env, other = played(load_game(path)), played(load_game(path), 3)
+    saved = env.state_dict()
+    assert saved.keys() == {"game", "num_decisions", "game_streams", "action_streams", "moves"}
+    other.load_state_dict(saved)
+    for name in ("state", "player", "legal", "obs", "history", "num_decisions", "chance_streams", "game_streams"):
+        assert getattr(env, name).tobytes() == getattr(other, name).tobytes(), name
+    assert other.state_dict() == saved
+
+
+@pytest.mark.parametrize("path", GAMES)
+def test_saved_games_that_no_rule_has_brought_about(path):
+    """Of 40 random changes of each kind those that break a rule are refused, and no row has changed; the others load
+    as games of the rules."""
+    game, rng = load_game(path), np.random.default_rng(5)
+    env = played(game)
+    saved, other, refused = env.state_dict(), VectorEnv(game, 40, seed=8), 0
+    for i in range(160):
+        name = ("moves", "num_decisions", "game_streams", "game")[i % 4]
+        data = bytearray(saved[name].encode() if name == "game" else saved[name])
+        if data:
+            data[rng.integers(len(data))] = rng.integers(256)
+        changed = data.decode(errors="replace") if name == "game" else bytes(data)
+        before = other.state_dict()
+        try:
+            other.load_state_dict(saved | {name: changed})
+        except ValueError:
+            refused += 1
+            assert other.state_dict() == before
+        twin = VectorEnv(game, 40, seed=9)
+        twin.load_state_dict(other.state_dict())
+        assert twin.state.tobytes() == other.state.tobytes()
+        other.step(other.sample_uniform())
+    assert refused > 30
+
+
+def test_every_field_of_a_saved_env_is_needed(kuhn):
+    env = played(kuhn)
+    saved = env.state_dict()
+    for name in saved:
+        for value in (None, 3, [], torch.zeros(3)):
+            with pytest.raises(SavedGamesError):
+                env.load_state_dict(saved | {name: value})
+        with pytest.raises(SavedGamesError):
+            env.load_state_dict({key: value for key, value in saved.items() if key != name})
+    for value in (None, [], "x"):
+        with pytest.raises(SavedGamesError):
+            env.load_state_dict(value)
+    assert env.state_dict() == saved
+
+
+def test_a_game_that_is_over_is_not_running(kuhn):
+    env = VectorEnv(kuhn, 1, seed=0)
+    saved = env.state_dict()
+    with pytest.raises(SavedGamesError, match="env row 0 is over"):
+        env.load_state_dict(saved | {"num_decisions": np.int32([2]).tobytes(), "moves": bytes([0, 0])})
+    with pytest.raises(SavedGamesError, match="num_decisions has 2147483647"):
+        env.load_state_dict(saved | {"num_decisions": np.int32([2**31 - 1]).tobytes()})
+
+
+def test_long_games_get_room_for_their_moves():
+    """More decisions than there is room for at first: a game that passes until it is told to stop."""
+    game = load_game("envs.kuhn_poker")
+    long = dataclasses.replace(game, current_player=_never_over, max_steps=5000)
+    env = VectorEnv(dataclasses.replace(long, apply_action=_nothing, rewards=_no_rewards), 3, seed=1)
+    for _ in range(5 * FIRST_MOVES):
+        env.step(np.int64([0, 1, 1]))
+    assert (env.moves[:, : 5 * FIRST_MOVES] == np.uint8([[0], [1], [1]])).all()
+    other = VectorEnv(env.game, 3, seed=2)
+    other.load_state_dict(env.state_dict())
+    assert other.state_dict() == env.state_dict()
+    other.step(np.int64([0, 1, 1]))
+
+
+@pytest.mark.parametrize("cut_games", ["carry", "bootstrap", "drop"])
+@pytest.mark.parametrize("truncate_after", [None, 3])
+@pytest.mark.parametrize("path", ["envs.leduc_poker", "games.pairs"])
+def test_a_rollout_comes_back_as_it_was(path, cut_games, truncate_after):
+    game, collecting = load_game(path), Collecting(cut_games=cut_games)
+    env = VectorEnv(game, 24, seed=1, truncate_after=truncate_after)
+    rollout, policy = None, small_mlp(game)
+    for _ in range(3):
+        rollout = collect(env, policy, 6, collecting=collecting, previous=rollout)
+        for each in (rollout, rollout.tail()):
+            again = rollout_of_state(each.state_dict(), env, collecting)
+            for name, value in each.state_dict().items():
+                same = torch.equal(value, getattr(again, name)) if torch.is_tensor(value) else True
+                assert same and (name == "extras" or torch.is_tensor(value) or value == getattr(again, name)), name
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value"),
+    [
+        ("player", (-1, 3), 127),
+        ("player", (0, 0), -1),
+        ("action", (-1, 3), 2**40),
+        ("action", (0, 1), -1),
+        ("log_prob", (-1, 3), 0.5),
+        ("value", (-1, 3), float("nan")),
+        ("legal_bits", (-1, 3), 255),
+        ("obs", (-1, 3), 9),
+        ("outcomes", (-1, 3, 0), 4.0),
+        ("bootstrap", (-1, 3), 1.0),
+        ("game_stream", (-1, 3), 0),
+        ("learner", (-1, 3), False),
+        ("played", (-1, 3), False),
+        ("exploration", (-1, 3), 2.0),
+    ],
+)
+def test_a_rollout_that_says_what_cannot_be(leduc, name, index, value):
+    env = VectorEnv(leduc, 24, seed=1)
+    state = collect(env, small_mlp(leduc), 12).state_dict()
+    state[name] = state[name].clone()
+    state[name][index] = value
+    with pytest.raises(ArtefactError, match=rf"^checkpoint: .*{name}|legal"):
+        rollout_of_state(state, env, Collecting())
+
+
+def test_what_the_optimizer_remembers_has_the_shape_of_its_weight(make_fit):
+    trainer, model, data = make_fit()
+    trainer.fit(model, data)
+    check_optimizers(trainer)
+    (optimizer,) = trainer.optimizers
+    state = next(iter(optimizer.state.values()))
+    for value in (torch.zeros(1, 7), torch.full_like(state["exp_avg"], torch.nan)):
+        kept, state["exp_avg"] = state["exp_avg"], value
+        with pytest.raises(ArtefactError, match="optimizer_states: exp_avg is"):
+            check_optimizers(trainer)
+        state["exp_avg"] = kept
+
+
+@njit
+def _never_over(state):
+    return state.num_moves % 2 if state.dealt == 2 else CHANCE
+
+
+@njit
+def _nothing(state, action):
+    if state.dealt < 2:
+        state.card[state.dealt] = action
+        state.dealt += 1
+
+
+@njit
+def _no_rewards(state, out):
+    pass
