@@ -19,7 +19,8 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, play_match
-from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
+from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
+from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
@@ -144,6 +145,7 @@ class Matches(Evaluation):
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         self.seed, self.make_env = int(seed), make_env
         if not self.players:
+            trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
             self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:

@@ -8,7 +8,6 @@ Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on s
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import lightning as L
@@ -17,42 +16,41 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from envs.game import Game, load_game
+from lit_rl.league.player_file import bounded, build_fitting
+from lit_rl.run.allowed import check_code, check_name, trust
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.plain_file import check_tensors, load_plain
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.run.replay_file import read
 
-OURS = ("envs.", "lit_rl.", "torch.optim.")  # code that a replay or checkpoint may name; it may come from a stranger
 
-
-def allowed(path: str, more: list[str], where: str) -> str:
-    known = (*OURS, *(f"{package}." for package in more))
-    if not isinstance(path, str) or not f"{path}.".startswith(known):
-        raise ArtefactError(f"{where}: names {path}, code that is not ours; if you trust it, say --allow <package>")
-    return path
-
-
-def game_of(path: Path, more: list[str]) -> Game:
+def game_of(path: Path) -> Game:
     _, header = next(read(path))
     try:
-        return load_game(allowed(header.get("game"), more, f"{path}, line 1"))
+        return load_game(check_name(header.get("game"), f"{path}, line 1"))
     except ValueError as error:
         raise ArtefactError(f"{path}, line 1: {error}") from None
 
 
-def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, str]:
+def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
 
     The algorithm is built anew from its class path and its arguments; only names and numbers are read, never code.
     """
     try:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        checkpoint = load_plain(ckpt_path, "checkpoint")
         arguments = {name: x for name, x in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
         spec = {"class_path": checkpoint["run"]["class_path"], "init_args": arguments}
-        for path in class_paths(spec):
-            allowed(path, more, str(ckpt_path))
-        policy = build_algorithm(spec).policy
-        weights = checkpoint["state_dict"].items()
-        policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights if k.startswith("policy.")})
+        check_code(spec, str(ckpt_path))
+        check_name(arguments.get("game"), str(ckpt_path))
+        state = checkpoint["state_dict"]
+        check_tensors(state, ckpt_path.stat().st_size, str(ckpt_path))
+        weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
+        if isinstance(arguments.get("network"), dict):
+            build_fitting(arguments["network"], game, weights, str(ckpt_path))
+        with bounded(state, str(ckpt_path)):
+            policy = build_algorithm(spec).policy
+        policy.load_state_dict(weights)
         states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]
     except ArtefactError:
         raise
@@ -65,17 +63,6 @@ def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, 
     return policy, states[0]["weights"] if states else weights_hash(policy)
 
 
-def class_paths(spec) -> Iterator[str]:
-    """All class paths that `spec` names, however deep."""
-    if isinstance(spec, dict):
-        if "class_path" in spec:
-            yield spec["class_path"]
-        spec = list(spec.values())
-    if isinstance(spec, list):
-        for part in spec:
-            yield from class_paths(part)
-
-
 def build_algorithm(spec: dict) -> L.LightningModule:
     """The algorithm of that class path and those arguments, as the command line builds it."""
     parser = ArgumentParser(exit_on_error=False)
@@ -84,9 +71,9 @@ def build_algorithm(spec: dict) -> L.LightningModule:
 
 
 def run_verify(args: argparse.Namespace) -> None:
-    game, policy, weights = game_of(args.file, args.allow), None, None
+    game, policy, weights = game_of(args.file), None, None
     if args.ckpt_path is not None:
-        policy, weights = policy_of(args.ckpt_path, game, args.allow)
+        policy, weights = policy_of(args.ckpt_path, game)
     report = verify(args.file, game, policy, weights, args.tolerance)
     if policy is not None and weights != weights_hash(policy):
         raise ArtefactError(f"{args.ckpt_path}: its weights are not those it was saved with; take another checkpoint")
@@ -101,7 +88,7 @@ def run_verify(args: argparse.Namespace) -> None:
 
 
 def run_show(args: argparse.Namespace) -> None:
-    game, chosen, lines = game_of(args.file, args.allow), None, 0
+    game, chosen, lines = game_of(args.file), None, 0
     for _, record in read(args.file):  # to the end: a broken file is refused, wherever it is broken
         lines += 1
         chosen = record if record.get("index") == args.game else chosen
@@ -158,6 +145,7 @@ def main(args: list[str] | None = None) -> None:
             parser.error(f"{path}: no such file")
     if "" not in sys.path:
         sys.path.insert(0, "")  # what --allow names lies in the current folder
+    trust(parsed.allow)
     try:
         parsed.run(parsed)
     except ArtefactError as error:

@@ -86,7 +86,7 @@ def test_strangers_files_run_no_code(litrl_replay, run_folder, tmp_path):
     checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
     checkpoint["hyper_parameters"]["network"]["class_path"] = "evil.Net"
     torch.save(checkpoint, "evil.ckpt")
-    for name, words in (("evil.ckpt", "names evil.Net"), ("r.jsonl", "no usable checkpoint")):
+    for name, words in (("evil.ckpt", "names evil.Net"), ("r.jsonl", "checkpoint r.jsonl: is none")):
         code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", name)
         assert code == 3 and words in err and "Traceback" not in err
     (tmp_path / "mine.py").write_text("from envs.kuhn_poker import GAME\n")
