@@ -27,7 +27,7 @@ _trusted: set[str] = set()
 def trust(names: Iterable[str]) -> None:
     """Let files name whatever lies in the packages of these import paths, which the user has named."""
     roots = {name.split(".")[0] for name in names}
-    _trusted.update(roots - LIBRARIES - {""})
+    _trusted.update(roots - LIBRARIES - {*OURS, ""})
 
 
 def trust_named_in(config) -> None:
