@@ -254,8 +254,7 @@ class League:
                 return False
             ((batch,),) = self._rows.query("SELECT coalesce(max(id), 0) + 1 FROM batches")
             self._rows.insert("batches", (batch, run, iteration, source))
-            for r in results:
-                self._rows.insert("results", (batch, *r))
+            self._rows.insert("results", *((batch, *r) for r in results))
             if rate:
                 scores = [Score(r.member, r.opponent, r.wins + 0.5 * r.draws, r.games) for r in results]
                 after = rate_period({name: m.rating for name, m in members.items()}, scores)

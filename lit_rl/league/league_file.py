@@ -217,12 +217,17 @@ class LeagueFile:
                 self._verified[table] = max(self._verified[table], rowid)
         return self._execute(statement, values).fetchall()
 
-    def insert(self, table: str, row: tuple) -> None:
-        """Within a transaction: one row more."""
-        row = self._cast(table, row)
-        hashed = _hash(table, row)
-        self._execute(f"INSERT INTO {table} VALUES ({', '.join('?' * (len(row) + 1))})", (*row, hashed))
-        self._note(table, 1, hashed)
+    def insert(self, table: str, *rows: tuple) -> None:
+        """Within a transaction: more rows."""
+        cast = [self._cast(table, row) for row in rows]
+        hashed = [(*row, _hash(table, row)) for row in cast]
+        marks = ", ".join("?" * (len(_columns()[table]) + 1))
+        try:
+            self._connection.executemany(f"INSERT INTO {table} VALUES ({marks})", hashed)
+        except SQLITE_ERRORS as error:
+            raise self._ours(error) from error
+        for row in hashed:
+            self._note(table, 1, row[-1])
 
     def update(self, table: str, row: tuple) -> None:
         """Within a transaction: `row` instead of the one of the same name, its first column."""
