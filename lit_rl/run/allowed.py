@@ -93,7 +93,9 @@ def import_allowed(path: str, where: str):
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ArtefactError(f"{where}: names {path[:200]}, which is not there ({str(error)[:200]})") from error
+        raise ArtefactError(
+            f"{where}: names {path[:200]}: no such heuristic, player or network here ({str(error)[:200]})"
+        ) from error
     home = getattr(found, "__module__", None)
     if not isinstance(home, str) or not is_allowed(home):
         raise ArtefactError(f"{where}: names {path[:200]}, which is no class or function defined in an allowed package")

@@ -6,12 +6,15 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from league_runs import HEURISTICS, SPEC, lively
 from test_opposition import by_names
 
+from callbacks.exploiter_spawner import ExploiterSpawner
 from envs.vector_env import VectorEnv
 from lit_rl.league.league import League, Member
 from lit_rl.league.matchmaking import uniform
@@ -196,6 +199,14 @@ def test_the_command_takes_what_its_config_names_and_allow(evil, leduc, command)
         own = ["--model.init_args.network=mine.Net", "--model.init_args.network.init_args.hidden=[16]"]
         code, _, err = command("fit", "--config", evil / "o.yaml", *own)
         assert code == 0 and "mine" in allowed.trusted() and "lit_rl" not in allowed.trusted(), err
+
+
+def test_exploiters_trust_what_their_run_trusts(evil):
+    config = str(ROOT / "configs" / "leduc_exploiter.yaml")
+    spawner, data = ExploiterSpawner(config), SimpleNamespace(seed=1)
+    assert "allow" not in yaml.safe_load(spawner._configuration(data, evil, 1))
+    allowed.trust(["mine.Net"])
+    assert yaml.safe_load(spawner._configuration(data, evil, 1))["allow"] == ["mine"]
 
 
 def test_libraries_are_not_trusted_as_a_whole(evil):
