@@ -22,7 +22,7 @@ from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError
-from lit_rl.run.plain_file import check_tensors, first_line, load_plain
+from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
 
 MOST_EXTRA_BYTES, MOST_EXTRA_PARTS = 64 << 20, 10_000  # of a network beyond what its file has weights for
 
@@ -69,7 +69,7 @@ def build_network(spec: dict, game: Interface) -> nn.Module:
     Raises:
         ArtefactError: it cannot be built.
     """
-    what = str(spec.get("class_path") if isinstance(spec, dict) else spec)[:200]
+    what = cut(spec.get("class_path") if isinstance(spec, dict) else spec)
     try:
         if not isinstance(spec, dict):
             raise TypeError("is not {class_path, init_args}")
@@ -171,7 +171,7 @@ def _check_shapes(network: nn.Module, state: dict, where: str, spec: dict) -> No
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ArtefactError(
-                f"{where}: its weights are of another network than {str(spec)[:200]}: {name[:200]} has shape "
+                f"{where}: its weights are of another network than {cut(spec)}: {name[:200]} has shape "
                 f"{theirs.get(name, 'none')} in the file, {ours.get(name, 'none')} in the network"
             )
 
@@ -219,7 +219,7 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     except Exception as error:
         raise ArtefactError(f"player file {path}: is none ({first_line(error)})") from error
     if whose != (game.name, game.version, interface_of(game)):
-        there = [str(x)[:200] for x in whose]
+        there = [cut(x) for x in whose]
         raise ArtefactError(
             f"player file {path}: is of {there[0]} (rules {there[1]}, interface {there[2]}), "
             f"not of {game.name} (rules {game.version}, interface {interface_of(game)})"
@@ -238,7 +238,7 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     try:
         policy.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        whose = "the learner's, and it does not say how its own is built" if network is None else str(network)[:200]
+        whose = "the learner's, and it does not say how its own is built" if network is None else cut(network)
         raise ArtefactError(f"player file {path}: its weights are of another network than {whose}") from error
     return policy.requires_grad_(False).eval()
 

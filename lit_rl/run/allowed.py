@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.plain_file import cut
 
 OURS = ("envs", "lit_rl", "torch.optim")
 LIBRARIES = {*sys.stdlib_module_names, "__main__", "torch", "lightning", "pytorch_lightning", "numpy", "numba"}
@@ -41,6 +42,8 @@ def trusted() -> list[str]:
 
 
 def is_allowed(path: str) -> bool:
+    if not all(part.isidentifier() for part in path.split(".")):
+        return False
     return f"{path}.".startswith(tuple(f"{package}." for package in (*OURS, *_trusted)))
 
 
@@ -52,7 +55,7 @@ def check_name(path, where: str) -> str:
     """
     if not isinstance(path, str) or not is_allowed(path):
         raise ArtefactError(
-            f"{where}: names {str(path)[:200]}, code that is not ours; if you trust it, say --allow <package>"
+            f"{where}: names {cut(path)}, code that is not ours; if you trust it, say --allow <package>"
         )
     return path
 
@@ -71,7 +74,7 @@ def check_names(spec, where: str) -> None:
         if key == "class_path":
             check_name(text, where)
         if isinstance(text, int | float) and abs(text) > 2**63:
-            raise ArtefactError(f"{where}: {key[:200]}={str(text)[:200]} is absurd; take it for damaged")
+            raise ArtefactError(f"{where}: {key[:200]} is a number beyond 64 bits; take it for damaged")
         if not isinstance(text, str):
             continue
         if len(text) > LONGEST_TEXT or "\\" in text:

@@ -6,6 +6,7 @@ their file, are no work of torch's but a bomb, and refused before anything is un
 
 import math
 import re
+import reprlib
 import zipfile
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def check_tensors(state: dict, most: int, where: str) -> None:
     total = 0
     for name, x in state.items():
         if not isinstance(name, str) or not isinstance(x, Tensor):
-            raise ArtefactError(f"{where}: {str(name)[:200]} is a {type(x).__name__}, not a tensor; take another")
+            raise ArtefactError(f"{where}: {cut(name)} is a {type(x).__name__}, not a tensor; take another")
         if x.layout != torch.strided or x.device.type != "cpu" or x.is_quantized:
             raise ArtefactError(f"{where}: {name[:200]} is no dense tensor; take another")
         wanted = math.prod(x.shape) * x.element_size()
@@ -84,3 +85,11 @@ def first_line(error: Exception) -> str:
         found = re.search(r"GLOBAL (\S+)", str(error))
         return f"it holds {found[1][:150]}, which is no plain data" if found else "it is damaged, or holds code"
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def cut(value) -> str:
+    """At most 200 characters of what a file says, which may be nested without end."""
+    try:
+        return (value if isinstance(value, str) else reprlib.repr(value))[:200]
+    except ValueError:  # an integer of thousands of digits
+        return type(value).__name__

@@ -89,6 +89,7 @@ EVIL = {
     "somebody else's by way of ours": {"class_path": "lit_rl.cli.os"},
     "a class of others by way of ours": {"class_path": "lit_rl.networks.Tensor"},
     "something else of ours": {"class_path": "lit_rl.ppo.PPO"},
+    "a way out of ours": {"class_path": "envs./../evil.Net"},
     "a longer name": {"class_path": "lit_rlevil.Net"},
     "a module of ours": {"class_path": "lit_rl.networks"},
 }
@@ -112,13 +113,14 @@ def test_absurd_arguments_are_refused_at_once(evil, leduc):
     many, deep = [], []
     for _ in range(60):
         many, deep = [many, many], [deep]
-    for hidden in (many, deep, [1] * 100_000, ["x" * 100_000], [2**70], [-5], [2**40], [1] * 9000):
+    for hidden in (many, deep, [1] * 100_000, ["x" * 100_000], [2**70], [1 << 100_000], [-5], [2**40], [1] * 9000):
         save_player(evil / "p.pt", lively(leduc), leduc, {"class_path": "lit_rl.networks.MLP"})
         content = torch.load(evil / "p.pt", weights_only=True)
         content["network"]["init_args"] = {"hidden": hidden}
-        torch.save(content, evil / "p.pt")
-        with pytest.raises(ArtefactError, match=r"p\.pt: "):
-            load_policy(evil / "p.pt", leduc)
+        for change in ({}, {"network": {"class_path": hidden}}, {"network": hidden}, {"version": hidden}):
+            torch.save(content | change, evil / "p.pt")
+            with pytest.raises(ArtefactError, match=r"p\.pt: "):
+                load_policy(evil / "p.pt", leduc)
 
 
 def opposition_of(league, leduc, specs=()):
