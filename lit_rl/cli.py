@@ -20,6 +20,7 @@ from pathlib import Path
 
 import lightning as L
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -51,6 +52,7 @@ from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
+from lit_rl.run.allowed import trust, trust_named_in
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.run.errors import ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
@@ -131,6 +133,12 @@ class LitRLCLI(LightningCLI):
             default=300,
             help="Seconds without a word from another device's process until the job ends.",
         )
+        parser.add_argument(
+            "--allow",
+            type=list[str],
+            default=[],
+            help="Packages that checkpoints, player files and leagues may name code of, besides those of this config.",
+        )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def _parse_ckpt_path(self) -> None:
@@ -143,6 +151,9 @@ class LitRLCLI(LightningCLI):
                 f"trainer.check_val_every_n_epoch={config.trainer.check_val_every_n_epoch}: needs at least 1; "
                 "trainer.limit_val_batches=0 switches validation off"
             )
+        trust(config.get("allow") or [])
+        for part in (config.get("model"), config.get("data")):
+            trust_named_in(part.as_dict() if isinstance(part, Namespace) else part)
         path = config.get("ckpt_path")
         if path == "last":
             self.run_folder = _folder_of(config.get("config"))

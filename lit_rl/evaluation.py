@@ -19,7 +19,8 @@ from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, play_match
-from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of
+from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
+from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
@@ -149,6 +150,7 @@ class Matches(Evaluation):
                 raise ConfigError(
                     f"evaluation: opponents {sorted(taken)} cannot be told apart by name; rename the files"
                 )
+            trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
             self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:

@@ -8,11 +8,9 @@ Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on s
 
 import argparse
 import functools
-import importlib
 import sys
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from envs.game import Game, load_game
@@ -20,72 +18,66 @@ from lit_rl.armac.memory import Memory
 from lit_rl.armac.mix_scheduler import Scheduler
 from lit_rl.armac.mixed_policy import mixed_policy
 from lit_rl.armac.mixing import Mixer
+from lit_rl.league.player_file import bounded, build_fitting
 from lit_rl.policy import ActorCritic
+from lit_rl.run.allowed import check_code, check_name, import_allowed, trust
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.plain_file import check_tensors, load_plain
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.run.replay_file import read
 
-OURS = ("envs.", "lit_rl.")  # code that a replay or checkpoint may name; it may come from a stranger
 
-
-def allowed(path: str, more: list[str], where: str) -> str:
-    known = (*OURS, *(f"{package}." for package in more))
-    if not isinstance(path, str) or not f"{path}.".startswith(known):
-        raise ArtefactError(f"{where}: names {path}, code that is not ours; if you trust it, say --allow <package>")
-    return path
-
-
-def game_of(path: Path, more: list[str]) -> Game:
+def game_of(path: Path) -> Game:
     _, header = next(read(path))
     try:
-        return load_game(allowed(header.get("game"), more, f"{path}, line 1"))
+        return load_game(check_name(header.get("game"), f"{path}, line 1"))
     except ValueError as error:
         raise ArtefactError(f"{path}, line 1: {error}") from None
 
 
-def policy_of(ckpt_path: Path, game: Game, more: list[str]) -> tuple[nn.Module, str]:
+def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
 
     It is built from the network that the checkpoint names (ARMAC's from its four parts), each held against its kind;
     of the rest only numbers are read, never code.
     """
+    where = str(ckpt_path)
     try:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        settings = checkpoint["hyper_parameters"]
+        checkpoint = load_plain(ckpt_path, "checkpoint")
+        settings, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        check_tensors(state, ckpt_path.stat().st_size, where)
+        weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
 
         def factory(part: str, kind: type):
-            module, _, name = allowed(settings[part]["class_path"], more, str(ckpt_path)).rpartition(".")
-            built = getattr(importlib.import_module(module), name)
+            check_code(settings[part], where)
+            built = import_allowed(settings[part]["class_path"], where)
             if not (isinstance(built, type) and issubclass(built, kind)):
-                raise ArtefactError(f"{ckpt_path}: {part} {module}.{name} is no {kind.__name__}")
+                raise ArtefactError(f"{where}: {part} {settings[part]['class_path']} is no {kind.__name__}")
             return functools.partial(built, **settings[part].get("init_args", {}))
 
-        network = factory("network", ActorCritic)
         if checkpoint["run"]["algorithm"] == "ARMAC":
-            parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
+            parts = (("network", ActorCritic), ("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
             built = {part: factory(part, kind) for part, kind in parts}
             shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
-            policy = mixed_policy(game, network, **built, **shares)
+            with bounded(state, where):
+                policy = mixed_policy(game, **built, **shares)
         else:
-            policy = network(game)
-        weights = checkpoint["state_dict"].items()
-        policy.load_state_dict({k.removeprefix("policy."): v for k, v in weights if k.startswith("policy.")})
+            policy = build_fitting(settings["network"], game, weights, where)
+        policy.load_state_dict(weights)
         states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]
     except ArtefactError:
         raise
     except Exception as error:  # whatever a broken file makes the unpickler or the network stumble over
         reason = str(error).splitlines()[0] if str(error) else ""
-        raise ArtefactError(
-            f"{ckpt_path}: no usable checkpoint of this game: {type(error).__name__} {reason}"
-        ) from None
+        raise ArtefactError(f"{where}: no usable checkpoint of this game: {type(error).__name__} {reason}") from None
     policy.eval()
     return policy, states[0]["weights"] if states else weights_hash(policy)
 
 
 def run_verify(args: argparse.Namespace) -> None:
-    game, policy, weights = game_of(args.file, args.allow), None, None
+    game, policy, weights = game_of(args.file), None, None
     if args.ckpt_path is not None:
-        policy, weights = policy_of(args.ckpt_path, game, args.allow)
+        policy, weights = policy_of(args.ckpt_path, game)
     report = verify(args.file, game, policy, weights, args.tolerance)
     if policy is not None and weights != weights_hash(policy):
         raise ArtefactError(f"{args.ckpt_path}: its weights are not those it was saved with; take another checkpoint")
@@ -100,7 +92,7 @@ def run_verify(args: argparse.Namespace) -> None:
 
 
 def run_show(args: argparse.Namespace) -> None:
-    game, chosen, lines = game_of(args.file, args.allow), None, 0
+    game, chosen, lines = game_of(args.file), None, 0
     for _, record in read(args.file):  # to the end: a broken file is refused, wherever it is broken
         lines += 1
         chosen = record if record.get("index") == args.game else chosen
@@ -157,6 +149,7 @@ def main(args: list[str] | None = None) -> None:
             parser.error(f"{path}: no such file")
     if "" not in sys.path:
         sys.path.insert(0, "")  # what --allow names lies in the current folder
+    trust(parsed.allow)
     try:
         parsed.run(parsed)
     except ArtefactError as error:

@@ -16,6 +16,8 @@ from lit_rl.league.ratings import Rating
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError
 
+LARGEST = 64 << 20  # bytes of a JSON file
+
 
 def export_registry(league: League, path: str | Path) -> None:
     """Write the exploiters as exploiter_registry.json: id, filepath, victim_step, win_rate, trained_date, notes."""
@@ -135,11 +137,13 @@ def _write_json(path: Path, content: dict) -> None:
 
 def _read_json(path: Path) -> dict:
     try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise ArtefactError(f"{path}: has {size} bytes, more than {LARGEST}; it is no list of players")
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ArtefactError(f"{path}: is no JSON ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path}: is no JSON ({str(error)[:200]})") from error
     if not isinstance(content, dict):
         raise ArtefactError(f"{path}: must hold an object")
     return content

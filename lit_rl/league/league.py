@@ -9,8 +9,7 @@ and players); what else a run is configured with does not matter.
 """
 
 import json
-import sqlite3
-import time
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,32 +18,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from envs.game import Interface
+from lit_rl.league.league_file import REMEDY, LeagueFile
 from lit_rl.league.matchmaking import ROLES
 from lit_rl.league.player_file import interface_of, sha256_of
 from lit_rl.league.ratings import Rating, Score, rate_period, to_retire
-from lit_rl.run.errors import ArtefactError, ConfigError, StorageError
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 STATES = ("active", "retired", "quarantined")
-BUSY_SECONDS = 60.0  # how long to wait for another process's transaction
-APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 2  # "LRL1"
 NEEDS = {"heuristic": ("path",), "past": ("file",), "exploiter": ("file",), "external": ("file", "path")}  # one of them
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS members (
-    name TEXT PRIMARY KEY, role TEXT NOT NULL, state TEXT NOT NULL, birth INTEGER NOT NULL, parent TEXT, file TEXT,
-    sha256 TEXT, path TEXT, init_args TEXT NOT NULL, permanent INTEGER NOT NULL, created TEXT NOT NULL,
-    reason TEXT NOT NULL, notes TEXT NOT NULL, rating REAL NOT NULL, deviation REAL NOT NULL, volatility REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (
-    id INTEGER PRIMARY KEY, run TEXT NOT NULL, iteration INTEGER NOT NULL, source TEXT NOT NULL,
-    UNIQUE (run, iteration, source));
-CREATE TABLE IF NOT EXISTS results (
-    batch INTEGER NOT NULL REFERENCES batches (id), member TEXT NOT NULL REFERENCES members (name),
-    opponent TEXT NOT NULL REFERENCES members (name), seat INTEGER NOT NULL, wins INTEGER NOT NULL,
-    draws INTEGER NOT NULL, losses INTEGER NOT NULL, member_return REAL NOT NULL, opponent_return REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS results_of ON results (member, opponent);
-CREATE TABLE IF NOT EXISTS rosters (
-    run TEXT NOT NULL, iteration INTEGER NOT NULL, roster TEXT NOT NULL, PRIMARY KEY (run, iteration));
-"""
+IMPOSSIBLE = "min(seat, wins, draws, losses) < 0 OR max(abs(member_return), abs(opponent_return)) > 1e300"
+LONGEST_JSON = 100_000  # characters of init_args and of notes
 
 
 class Member(NamedTuple):
@@ -115,78 +98,47 @@ class League:
 
     Raises:
         ConfigError: the file is another game's league, or another version's of its rules.
-        ArtefactError: the file is no league. StorageError: it cannot be opened there.
+        ArtefactError: the file is no league, or damaged (`lit_rl.league.league_file`). StorageError: it cannot be
+            opened there.
     """
 
     def __init__(self, path: str | Path, game: Interface):
         self.path, self.game = Path(path), game
+        whose = {"game": game.name, "version": game.version, "interface": interface_of(game)}
+        self._rows = LeagueFile(self.path, whose)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-            self._open()
-        except sqlite3.OperationalError as error:
-            raise StorageError(
-                f"league {self.path}: cannot be opened ({error}); choose a file you may write"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise ArtefactError(f"league {self.path}: is no league file ({error}); move it away") from error
-        except OSError as error:
-            raise StorageError(f"league {self.path}: cannot be created ({error.strerror})") from error
+            self._refuse_others(whose)
+            self.members()  # of which each is looked at
+            if odd := self._rows.query(f"SELECT member, opponent FROM results WHERE {IMPOSSIBLE} LIMIT 1"):
+                raise ArtefactError(f"league {self.path}: a result of {str(odd[0])[:200]} cannot be; {REMEDY}")
+        except BaseException:
+            self.close()
+            raise
 
-    def _open(self) -> None:
-        until = time.monotonic() + BUSY_SECONDS
-        while True:  # SQLite does not wait by itself where two processes switch to write-ahead mode at once
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
-                break
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
-                    raise
-                time.sleep(0.01)
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        found = self._connection.execute("PRAGMA application_id").fetchone()[0]
-        tables = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if found != APPLICATION_ID and tables:
-            raise ArtefactError(f"league {self.path}: an SQLite file of something else; choose another file")
-        whose = {"game": self.game.name, "version": self.game.version, "interface": interface_of(self.game)}
-        with self._transaction():
-            if not self._rows("SELECT name FROM sqlite_master WHERE name = 'facts'"):
-                for statement in SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                facts = {"schema": SCHEMA_VERSION} | whose
-                self._many("INSERT INTO facts VALUES (?, ?)", [(k, json.dumps(v)) for k, v in facts.items()])
-            facts = {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM facts")}
-        if facts.pop("schema") != SCHEMA_VERSION:
-            raise ArtefactError(
-                f"league {self.path}: written by another version of lit-rl; export it there, import here"
-            )
-        for name, value in whose.items():
-            if facts[name] != value:
+    def _refuse_others(self, whose: dict) -> None:
+        with self._well_formed("facts"):
+            facts = {name: json.loads(value) for name, value in self._rows.rows("facts")}
+            differs = [name for name, value in whose.items() if facts[name] != value]
+            if differs:
                 raise ConfigError(
-                    f"league {self.path}: is of {facts['game']} (rules {facts['version']}), this run plays "
-                    f"{self.game.name} (rules {self.game.version}), and their {name} differs; use another file"
+                    f"league {self.path}: is of {str(facts['game'])[:200]} (rules {str(facts['version'])[:200]}), this "
+                    f"run plays {self.game.name} (rules {self.game.version}), and their {differs[0]} differs; use "
+                    "another file"
                 )
 
-    def close(self) -> None:
-        self._connection.close()
-
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All or nothing; waits for other processes' transactions."""
-        self._connection.execute("BEGIN IMMEDIATE")
+    def _well_formed(self, part: str) -> Iterator[None]:
+        """Whatever a row that means nothing makes us stumble over becomes an ArtefactError."""
         try:
             yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
+        except ConfigError:
             raise
-        self._connection.execute("COMMIT")
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ArtefactError(f"league {self.path}: {part} is not as it should be ({what}); {REMEDY}") from error
 
-    def _rows(self, query: str, values: Iterable = ()) -> list[tuple]:
-        return self._connection.execute(query, tuple(values)).fetchall()
-
-    def _many(self, statement: str, rows: Iterable[tuple]) -> None:
-        self._connection.executemany(statement, rows)
+    def close(self) -> None:
+        self._rows.close()
 
     def resolve(self, file: str) -> Path:
         """Where a member's file lies."""
@@ -218,17 +170,21 @@ class League:
                 member = member._replace(sha256=sha256_of(where))
             member = member._replace(file=self._relative(where))
         member = member._replace(created=member.created or date.today().isoformat())
-        with self._transaction():
+        try:
+            _member(_row(member))
+        except (TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise ConfigError(f"{member.name[:200]}: is no member ({str(error)[:200]})") from error
+        with self._rows.transaction():
             old = self.find(member.name)
             if old is None:
-                self._many(f"INSERT INTO members VALUES ({', '.join('?' * 16)})", [_row(member)])
+                self._rows.insert("members", _row(member))
             elif how_it_plays(old) != how_it_plays(member):
                 if not replace or old.role != member.role:
                     raise ConfigError(f"name={member.name!r}: the league has a different member of that name")
-                new = {"file": member.file, "sha256": member.sha256, "path": member.path, "birth": member.birth}
-                new |= {"init_args": json.dumps(member.init_args), "state": member.state, "reason": ""}
-                values = ", ".join(f"{column} = ?" for column in new)
-                self._many(f"UPDATE members SET {values} WHERE name = ?", [(*new.values(), member.name)])
+                new = {
+                    name: getattr(member, name) for name in ("file", "sha256", "path", "birth", "init_args", "state")
+                }
+                self._rows.update("members", _row(old._replace(**new, reason="")))
         return self.find(member.name)
 
     def _relative(self, where: Path) -> str:
@@ -244,18 +200,20 @@ class League:
         return self._members(f"WHERE state IN ({marks})" if states else "", states)
 
     def _members(self, where: str, values: Iterable) -> list[Member]:
-        return [_member(row) for row in self._rows(f"SELECT * FROM members {where} ORDER BY rowid", values)]
+        members = []
+        for row in self._rows.rows("members", where, values):
+            with self._well_formed(f"member {row[0][:200]!r}"):
+                members.append(_member(row))
+        return members
 
     def set_state(self, state: str, reasons: Mapping[str, str]) -> None:
         """Make the members named in `reasons` active, retired or quarantined; permanent ones are never retired."""
         if state not in STATES:
             raise ConfigError(f"state={state!r}: unknown; use one of {', '.join(STATES)}")
-        kept = " AND NOT permanent" if state == "retired" else ""
-        with self._transaction():
-            self._many(
-                f"UPDATE members SET state = ?, reason = ? WHERE name = ?{kept}",
-                [(state, reason, name) for name, reason in reasons.items()],
-            )
+        with self._rows.transaction():
+            for member in self.members():
+                if member.name in reasons and not (state == "retired" and member.permanent):
+                    self._rows.update("members", _row(member._replace(state=state, reason=reasons[member.name])))
 
     def quarantine(self, name: str, reason: str) -> None:
         """Take a member that cannot be loaded out of play, with a warning; the others play on."""
@@ -288,31 +246,26 @@ class League:
         for r in results:
             if min(r.wins, r.draws, r.losses) < 0:
                 raise ValueError(f"{r}: counts must not be negative")
-        with self._transaction():
-            ratings = {m.name: m.rating for m in self.members()}
-            for name in {name for r in results for name in r[:2]} - ratings.keys():
+        with self._rows.transaction():
+            members = {m.name: m for m in self.members()}
+            for name in {name for r in results for name in r[:2]} - members.keys():
                 raise ConfigError(f"results of {name!r}: the league has no such member; add it first")
-            try:
-                cursor = self._connection.execute(
-                    "INSERT INTO batches (run, iteration, source) VALUES (?, ?, ?)", (run, iteration, source)
-                )
-            except sqlite3.IntegrityError:
+            if self._rows.rows("batches", "WHERE run = ? AND iteration = ? AND source = ?", (run, iteration, source)):
                 return False
-            self._many(
-                "INSERT INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [(cursor.lastrowid, *r) for r in results]
-            )
+            ((batch,),) = self._rows.query("SELECT coalesce(max(id), 0) + 1 FROM batches")
+            self._rows.insert("batches", (batch, run, iteration, source))
+            self._rows.insert("results", *((batch, *r) for r in results))
             if rate:
                 scores = [Score(r.member, r.opponent, r.wins + 0.5 * r.draws, r.games) for r in results]
-                after = rate_period(ratings, scores)
-                self._many(
-                    "UPDATE members SET rating = ?, deviation = ?, volatility = ? WHERE name = ?",
-                    [(*rating, name) for name, rating in after.items()],
-                )
+                after = rate_period({name: m.rating for name, m in members.items()}, scores)
+                for name, rating in after.items():
+                    if rating != members[name].rating:
+                        self._rows.update("members", _row(members[name]._replace(rating=rating)))
         return True
 
     def results(self) -> list[tuple[str, int, str, Result]]:
         """All of them: (run, iteration, source, result)."""
-        rows = self._rows(
+        rows = self._rows.query(
             "SELECT run, iteration, source, member, opponent, seat, wins, draws, losses, member_return, "
             "opponent_return FROM results JOIN batches ON batches.id = results.batch ORDER BY results.rowid"
         )
@@ -322,7 +275,7 @@ class League:
         """(member, opponent) -> what the first got against the second, over all results or those of one source."""
         table: dict[tuple[str, str], list[float]] = {}
         where = "WHERE source = ?" if source else ""
-        for member, opponent, wins, draws, losses, mine, theirs in self._rows(
+        for member, opponent, wins, draws, losses, mine, theirs in self._rows.query(
             "SELECT member, opponent, sum(wins), sum(draws), sum(losses), sum(member_return), sum(opponent_return) "
             f"FROM results JOIN batches ON batches.id = results.batch {where} GROUP BY member, opponent",
             [source] if source else [],
@@ -349,8 +302,9 @@ class League:
         Args:
             birth: decisions of the run so far; its own snapshots that came later are of a time to come.
         """
-        with self._transaction():
-            rows = self._rows("SELECT roster FROM rosters WHERE run = ? AND iteration = ?", (run, iteration))
+        with self._rows.transaction():
+            where = "WHERE run = ? AND iteration = ?"
+            rows = self._rows.rows("rosters", where, (run, iteration))
             if not rows:
                 members = {
                     m.name: m.rating for m in self.members("active")
@@ -358,10 +312,14 @@ class League:
                 }  # fmt: skip
                 own = self.find(run)
                 content = [members, Rating() if own is None else own.rating, self.games().get(run, 0)]
-                rows = [(json.dumps(content),)]
-                self._many("INSERT INTO rosters VALUES (?, ?, ?)", [(run, iteration, rows[0][0])])
-        members, own, games = json.loads(rows[0][0])
-        return Roster({name: Rating(*rating) for name, rating in members.items()}, Rating(*own), games)
+                rows = [(run, iteration, json.dumps(content))]
+                self._rows.insert("rosters", rows[0])
+        with self._well_formed(f"the roster of {run[:200]!r}, iteration {iteration},"):
+            members, own, games = json.loads(rows[0][2])
+            known = {m.name for m in self.members()}
+            if unknown := members.keys() - known:
+                raise ValueError(f"{min(unknown)[:200]!r} is no member")
+            return Roster({name: _rating(x) for name, x in members.items()}, _rating(own), int(games))
 
 
 def what_it_lacks(member: Member) -> str:
@@ -384,8 +342,33 @@ def _row(member: Member) -> tuple:
 
 
 def _member(row: tuple) -> Member:
-    """Of a row of the table, in the columns' order."""
-    init_args, permanent, created, reason, notes, *rating = row[8:]
+    """Of a row of the table, in the columns' order.
+
+    Raises:
+        ValueError, TypeError, AttributeError: the row says what no member can be.
+    """
+    name, role, state, birth, parent, file, sha256, path, init_args, permanent, created, reason, notes, *rating = row
+    for column, value, known in (("role", role, ROLES), ("state", state, STATES), ("permanent", permanent, (0, 1))):
+        if value not in known:
+            raise ValueError(f"{column}={str(value)[:200]!r}: unknown")
+    if birth < 0:
+        raise ValueError(f"birth={birth}: must not be negative")
+    if max(len(init_args), len(notes)) > LONGEST_JSON:
+        raise ValueError(f"init_args or notes have more than {LONGEST_JSON} characters")
+    if "\0" in (file or ""):
+        raise ValueError("file has a zero byte in its name")
+    init_args, notes = json.loads(init_args), json.loads(notes)
+    for column, value in (("init_args", init_args), ("notes", notes)):
+        if not isinstance(value, dict):
+            raise ValueError(f"{column} is a {type(value).__name__}, not a dictionary")
     return Member(
-        *row[:8], json.loads(init_args), bool(permanent), created, reason, json.loads(notes), Rating(*rating)
+        name, role, state, birth, parent, file, sha256, path, init_args, bool(permanent), created, reason, notes,
+        _rating(rating),
     )  # fmt: skip
+
+
+def _rating(values: list) -> Rating:
+    rating = Rating(*map(float, values))
+    if not (all(map(math.isfinite, rating)) and rating.deviation > 0 and rating.volatility > 0):
+        raise ValueError(f"rating={list(rating)}: must be finite, deviation and volatility positive")
+    return rating

@@ -28,6 +28,7 @@ from lit_rl.league.players import (
     player_class,
 )
 from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
+from lit_rl.run.allowed import check_code, trust, trust_named_in
 from lit_rl.run.errors import ArtefactError, ConfigError
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list
 
@@ -287,8 +288,9 @@ class Opposition:
         if member.file:
             file = Path(member.file)  # an absolute one stays as it is
             return self.load(file if self.folder is None else self.folder / file, member.sha256)
-        path = RANDOM if member.role == "random" else member.path
-        return self.load({"class_path": path, "init_args": member.init_args}, None)
+        spec = {"class_path": RANDOM if member.role == "random" else member.path, "init_args": member.init_args}
+        check_code(spec, f"member {member.name[:200]} of the league")  # the league or checkpoint may be a stranger's
+        return self.load(spec, None)
 
 
 def permanent_members(specs: Sequence[Spec], game: Interface) -> list[Member]:
@@ -314,6 +316,8 @@ def _permanent_member(spec: Spec, game: Interface) -> Member:
     if spec == "random":
         return Member(name, "random", permanent=True)
     path, arguments = path_and_arguments(spec)
+    trust([path])
+    trust_named_in(arguments)
     role = "external"
     if player_class(path) is None:
         load_player(spec, game)  # refuses what is no heuristic

@@ -5,18 +5,26 @@ of the policy that the run exports.
 """
 
 import hashlib
-import importlib
 import io
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules import module as torch_modules
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from envs.game import Interface
 from lit_rl.policy import ActorCritic
+from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
 from lit_rl.run.checkpoint_io import replace_file
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
+
+MOST_EXTRA_BYTES, MOST_EXTRA_PARTS = 64 << 20, 10_000  # of a network beyond what its file has weights for
 
 
 def interface_of(game: Interface) -> dict:
@@ -43,6 +51,7 @@ def network_of(module) -> dict | None:
     if not isinstance(spec, dict) or "class_path" not in spec:
         return None
     spec = json.loads(json.dumps(spec))  # plain: the CLI's number types cannot be loaded with weights_only
+    trust_named_in(spec)  # the running model's own
     try:
         built = build_network(spec, module.game).state_dict()
     except ArtefactError:
@@ -54,22 +63,117 @@ def network_of(module) -> dict | None:
 def build_network(spec: dict, game: Interface) -> nn.Module:
     """The network that `spec` describes: the import path of an `ActorCritic` and its plain arguments after the game.
 
-    Nothing but such a class is called, and random numbers of its initialisation are taken from nobody's stream.
+    Nothing but such a class, on the list of `lit_rl.run.allowed`, is imported and called, and random numbers of its
+    initialisation are taken from nobody's stream.
 
     Raises:
         ArtefactError: it cannot be built.
     """
+    what = cut(spec.get("class_path") if isinstance(spec, dict) else spec)
     try:
-        module, _, name = spec["class_path"].rpartition(".")
-        kind = getattr(importlib.import_module(module), name)
+        if not isinstance(spec, dict):
+            raise TypeError("is not {class_path, init_args}")
+        check_code(spec, "its file")
+        kind = import_allowed(spec.get("class_path"), "its file")
         if not (isinstance(kind, type) and issubclass(kind, ActorCritic)):
             raise TypeError("is no ActorCritic")
         with torch.random.fork_rng(devices=[]):
             return kind(game, **(spec.get("init_args") or {}))
-    except (ImportError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        what = spec.get("class_path") if isinstance(spec, dict) else spec
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtefactError(f"network {what}: cannot be built here ({reason})") from error
+    except Exception as error:  # whatever a stranger's arguments make a constructor stumble over
+        raise ArtefactError(f"network {what}: cannot be built here ({first_line(error)})") from error
+
+
+def build_fitting(spec: dict, game: Interface, state: dict, where: str) -> nn.Module:
+    """`build_network`, once it is known that `state` are its weights: nothing is allocated that they do not fill.
+
+    The network is first built without any memory, on the meta device. One that cannot be built so, since it looks at
+    its numbers, may take as much memory as its file has weights, and a little more.
+
+    Raises:
+        ArtefactError: it cannot be built, or is another than that of `state`.
+    """
+    check_code(spec, where)
+    most = sum(x.nbytes for x in state.values())
+    try:
+        with _counted(most, len(state)), torch.device("meta"):
+            network = build_network(spec, game)
+    except _TooLarge as error:
+        raise ArtefactError(f"{where}: its network {error}; its weights are of another") from None
+    except ArtefactError:
+        network = None
+    if network is not None:
+        _check_shapes(network, state, where, spec)
+    with bounded(state, where):
+        network = build_network(spec, game)
+    _check_shapes(network, state, where, spec)
+    return network
+
+
+@contextmanager
+def bounded(state: dict, where: str) -> Iterator[None]:
+    """Within, what is built out of the file `where` may not take far more memory than `state`, all of its tensors.
+
+    Raises:
+        ArtefactError: it asks for more; says for what.
+    """
+    most = sum(x.nbytes for x in state.values())
+    try:
+        with _counted(most, len(state)), _Bounded(most):
+            yield
+    except _TooLarge as error:
+        raise ArtefactError(f"{where}: its network {error}; its weights are of another") from None
+
+
+class _TooLarge(BaseException):
+    """Of a network in the making; no Exception, lest a constructor catches it."""
+
+
+class _Bounded(TorchDispatchMode):
+    """Refuses to make a tensor that is larger than a network with `most` bytes of weights can need."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most + MOST_EXTRA_BYTES
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        for x in (*args, *(kwargs or {}).values()):
+            numbers = isinstance(x, list | tuple) and all(type(n) is int for n in x)
+            if numbers and math.prod(abs(n) for n in x) > self.most:
+                raise _TooLarge(f"asks for a tensor of {list(x)[:20]}")
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _counted(most: int, parts: int) -> Iterator[None]:
+    """Within, whatever modules register counts: `_TooLarge` where it is far more than `parts` of `most` bytes."""
+    found = [0, 0]
+
+    def count(module, name, part):
+        found[0] += 1
+        found[1] += part.nbytes if isinstance(part, torch.Tensor) else 0
+        if found[0] > 10 * parts + MOST_EXTRA_PARTS or found[1] > 4 * most + MOST_EXTRA_BYTES:
+            raise _TooLarge(f"asks for {found[0]} parts of {found[1]} bytes, the file has {parts} of {most}")
+
+    hooks = [
+        torch_modules.register_module_parameter_registration_hook(count),
+        torch_modules.register_module_buffer_registration_hook(count),
+        torch_modules.register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_shapes(network: nn.Module, state: dict, where: str, spec: dict) -> None:
+    theirs, ours = ({name: tuple(x.shape) for name, x in part.items()} for part in (state, network.state_dict()))
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ArtefactError(
+                f"{where}: its weights are of another network than {cut(spec)}: {name[:200]} has shape "
+                f"{theirs.get(name, 'none')} in the file, {ours.get(name, 'none')} in the network"
+            )
 
 
 def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | None = None) -> str:
@@ -106,27 +210,35 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
         raise ArtefactError(f"player file {path}: no such file")
     if sha256 is not None and sha256_of(path) != sha256:
         raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
+    content = load_plain(path, "player file")
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
         if "player" not in content:
             content = _player_of(content, game)
         whose = content["game"], content["version"], content["interface"]
         state, network = content["state_dict"], content["network"]
     except Exception as error:
-        what = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ArtefactError(f"player file {path}: is none ({what})") from error
+        raise ArtefactError(f"player file {path}: is none ({first_line(error)})") from error
     if whose != (game.name, game.version, interface_of(game)):
+        there = [cut(x) for x in whose]
         raise ArtefactError(
-            f"player file {path}: is of {whose[0]} (rules {whose[1]}, interface {whose[2]}), "
+            f"player file {path}: is of {there[0]} (rules {there[1]}, interface {there[2]}), "
             f"not of {game.name} (rules {game.version}, interface {interface_of(game)})"
         )
+    check_tensors(state, path.stat().st_size, f"player file {path}")
     if network is None and make is None:
         raise ArtefactError(f"player file {path}: does not say how its network is built")
-    policy = build_network(network, game) if network is not None else make()
+    if network is not None:
+        try:
+            policy = build_fitting(network, game, state, f"player file {path}")
+        except ArtefactError as error:
+            at = f"player file {path}: "
+            raise ArtefactError(str(error) if str(error).startswith(at) else f"{at}{error}") from error
+    else:
+        policy = make()
     try:
         policy.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        whose = "the learner's, and it does not say how its own is built" if network is None else network
+        whose = "the learner's, and it does not say how its own is built" if network is None else cut(network)
         raise ArtefactError(f"player file {path}: its weights are of another network than {whose}") from error
     return policy.requires_grad_(False).eval()
 

@@ -156,6 +156,8 @@ def load_player(
 ) -> Player:
     """The player that `spec` names (see above), to play `game`.
 
+    The spec is the caller's own word and may name any code; one out of a file goes through `lit_rl.run.allowed` before.
+
     Args:
         sha256: what a file's must be; None trusts it.
         make: () -> a network, for player files that do not say how theirs is built.

@@ -24,7 +24,8 @@ class TablePolicy(ActorCritic):
     def __init__(self, game: Interface, num_rows: int):
         super().__init__()
         width = int(np.prod(game.obs_shape))
-        factors = torch.randint(-(2**62), 2**62, (width,), generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator("cpu").manual_seed(0)
+        factors = torch.randint(-(2**62), 2**62, (width,), generator=generator, device="cpu")
         self.register_buffer("factors", factors)  # of the hash
         self.register_buffer("hashes", torch.zeros(num_rows, dtype=torch.int64))  # ascending
         self.register_buffer("obs", torch.zeros(num_rows, width))

@@ -28,6 +28,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from lit_rl.run.errors import ArtefactError, StorageError
+from lit_rl.run.plain_file import check_archive, first_line, load_plain
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
@@ -87,10 +88,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         """Verify and load. Raises ArtefactError, see `verify`."""
         path = Path(path)
         verify(path)
-        try:
-            checkpoint = torch.load(path, map_location=map_location or "cpu", weights_only=True)
-        except Exception as error:
-            raise ArtefactError(f"checkpoint {path}: cannot be loaded ({_first_line(error)})") from error
+        checkpoint = load_plain(path, "checkpoint", map_location)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ArtefactError(f"checkpoint {path}: holds no state_dict")
         return checkpoint
@@ -128,10 +126,13 @@ def verify(path: Path) -> dict:
 def _damage(path: Path) -> str:
     """What the checksums of a file's zip records say, which torch.load does not look at; "" if they are right."""
     try:
+        check_archive(path, "checkpoint")
         with zipfile.ZipFile(path) as archive:
             bad = archive.testzip()
+    except ArtefactError as error:
+        return str(error).removeprefix(f"checkpoint {path}: ")
     except Exception as error:
-        return f"no checkpoint ({_first_line(error)})"
+        return f"no checkpoint ({first_line(error)})"
     return f"damaged at {bad}" if bad else ""
 
 
@@ -146,7 +147,7 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
         try:
             entry, step = verify(path), -1
             if not entry:
-                checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+                checkpoint = load_plain(path, "checkpoint")
                 entry, step = _describe(checkpoint), int(checkpoint["global_step"])
             if not entry["resumable"]:
                 continue
@@ -154,7 +155,7 @@ def newest_verified(folder: Path) -> tuple[Path | None, list[str]]:
         except ArtefactError as error:
             refused.append(str(error).split(";")[0])
         except Exception as error:
-            refused.append(f"checkpoint {path}: cannot be loaded ({_first_line(error)})")
+            refused.append(f"checkpoint {path}: cannot be loaded ({first_line(error)})")
     return (max(good)[-1] if good else None), refused
 
 
@@ -306,9 +307,7 @@ def _read_manifest(folder: Path) -> list[dict]:
             if isinstance(entry["sha256"], str)
         ]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        warnings.warn(
-            f"{path} is damaged ({_first_line(error)}); going by the checkpoints' own checksums", stacklevel=2
-        )
+        warnings.warn(f"{path} is damaged ({first_line(error)}); going by the checkpoints' own checksums", stacklevel=2)
         return []
     return sorted(entries, key=lambda entry: entry["sequence"])
 
@@ -322,7 +321,7 @@ def _add_to_manifest(path: Path, sink: _Sink, checkpoint: dict[str, Any]) -> Non
         if sha in known:
             entries.append(known[sha])
         elif not known and not _damage(file):  # the manifest is lost or damaged
-            content = torch.load(file, weights_only=True, map_location="cpu")
+            content = load_plain(file, "checkpoint")
             entries.append(
                 _describe(content) | {"sequence": 0, "file": file.name, "size": file.stat().st_size, "sha256": sha}
             )
@@ -352,7 +351,3 @@ def _remedy(path: Path) -> str:
     others = [(known.get(_sha256(other), -1), other) for other in path.parent.glob("*.ckpt") if other != path]
     newest = max(others, default=(-1, None))
     return f"; use {newest[1]}" if newest[0] >= 0 else "; there is no other verified checkpoint beside it"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

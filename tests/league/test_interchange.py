@@ -67,3 +67,16 @@ def test_league_json_goes_out_and_comes_in(league, tmp_path, kuhn):
         import_json(third, tmp_path / "league.json")
     assert third.members("active") == [] and len(third.members("quarantined")) == 5
     third.close()
+
+
+def test_enormous_and_endless_files_are_refused(tmp_path, kuhn):
+    league = League(tmp_path / "league.sqlite", kuhn)
+    path = tmp_path / "league.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ArtefactError, match="is no JSON"):
+        import_json(league, path)
+    with path.open("wb") as file:
+        file.truncate(10**12)  # a hole
+    with pytest.raises(ArtefactError, match="has 1000000000000 bytes"):
+        import_json(league, path)
+    league.close()
