@@ -11,6 +11,7 @@ import functools
 import sys
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from envs.game import Game, load_game
