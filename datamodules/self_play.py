@@ -44,6 +44,7 @@ class RolloutLoader:
         self.rollout: Rollout | None = None  # of the running iteration; callbacks ask `lit_rl.algorithm.rollout_of`
         self.cursor = 0  # batches of it that were handed out
         self.resumed = False  # rollout and cursor are those of a checkpoint
+        self.finished = False  # nobody looks at the rollout any more
 
     def __len__(self) -> int:
         return self.data.trainer.lightning_module.batches_per_iteration
@@ -56,7 +57,7 @@ class RolloutLoader:
 
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
-        self.cursor = len(self)
+        self.cursor, self.finished = len(self), True
         after_iteration(self.data.trainer.lightning_module)
 
     def __iter__(self) -> Iterator:
@@ -65,6 +66,7 @@ class RolloutLoader:
         if not self.resumed or self.rollout is None or self.cursor >= len(self):
             before_rollout(algorithm, iteration, int(self.data.seed))
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
+            self.finished = False
         self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, iteration)
         batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
@@ -164,12 +166,19 @@ class SelfPlayDataModule(L.LightningDataModule):
                     f"data.truncate_after={self.truncate_after}: {type(module).__name__} learns from games that are "
                     "played to their end; use null"
                 )
+            if (self.bonus_coef or self.team_share) and not collecting.shaping:
+                raise ConfigError(
+                    f"data.bonus_coef={self.bonus_coef}, data.team_share={self.team_share}: {type(module).__name__} "
+                    "learns from outcomes alone; use 0 for both"
+                )
             self._records = games_are_recorded(self.trainer)
             try:
                 self.env = self.make_env(
                     self.num_envs, derive_key(self.seed, self.trainer.global_rank), record=self._records,
                     observe_all=collecting.observe_all,
                 )  # fmt: skip
+            except ConfigError:
+                raise
             except (MemoryError, ValueError) as error:
                 raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
             self.opponents = self.make_opponents(self.env)
@@ -206,7 +215,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         if self.env is None:
             return {}
         rollout = self.loader.rollout
-        if rollout is not None and self.loader.cursor >= len(self.loader):
+        if rollout is not None and self.loader.finished:
             rollout = rollout.tail()
         mine = {
             "env": self.env.state_dict(),
@@ -258,6 +267,8 @@ class SelfPlayDataModule(L.LightningDataModule):
             self.env.load_state_dict(mine["env"])
             if self.opponents is not None:
                 self.opponents.load_state_dict(mine["opponents"])
+        except ConfigError:
+            raise
         except ValueError as error:
             raise ConfigError(f"data.num_envs: {error}; {REMEDY}") from None
         warn_of("data was", saved["settings"] | {"seed": saved["seed"]}, self.settings | {"seed": self.seed})

@@ -146,14 +146,20 @@ class Matches(Evaluation):
         self.seed, self.make_env = int(seed), make_env
         if not self.players:
             trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
-            self.players = {name_of(spec): load_player(spec, game) for spec in self.opponents}
+            names = [name_of(spec) for spec in self.opponents]
+            if taken := {name for name in names if names.count(name) > 1 or name in ("mean", "worst")}:
+                raise ConfigError(
+                    f"evaluation: opponents {sorted(taken)} cannot be told apart by name; rename the files"
+                )
+            self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
         learner = NetworkPlayer(policy, device)
-        for i, (name, player) in enumerate(self.players.items()):
-            seed = derive_key(self.seed, EVALUATION_STREAM, i)
-            self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
+        with torch.autocast(device.type, enabled=False):
+            for i, (name, player) in enumerate(self.players.items()):
+                seed = derive_key(self.seed, EVALUATION_STREAM, i)
+                self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -206,6 +212,9 @@ def open_evaluation(
         ConfigError: a job that cannot be done for this game; or `needed`, and the game is too large for `Exact`.
     """
     opened = [Exact()] if jobs is None else list(jobs)
+    kinds = [type(job).__name__ for job in opened]
+    if twice := sorted({kind for kind in kinds if kinds.count(kind) > 1}):
+        raise ConfigError(f"data.evaluation: {twice[0]} is listed twice, and its metrics have one name each; use one")
     try:
         for job in opened:
             job.open(game, seed, make_env)

@@ -31,7 +31,7 @@ from lit_rl.policy import NetworkFactory, average_of
 from lit_rl.returns import Credit, gae
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import check_ranges
-from lit_rl.run.resume import load_state, save_plain_hyperparameters, save_state
+from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
 
@@ -86,11 +86,12 @@ class PPO(L.LightningModule):
         self.policy = network(self.game)
         self.average = average_of(self.policy, ema_decay)
         self.optimizer, self.lr_schedule, self.lr_interval = optimizer, lr_schedule, lr_interval
-        self.minibatches, self.credit, self.sampling_temperature = minibatches, credit, sampling_temperature
+        self.minibatches, self.credit = as_settings(Minibatches, minibatches), as_settings(Credit, credit)
+        self.sampling_temperature = sampling_temperature
         self.clip, self.value_clip, self.value_coef, self.entropy_coef = clip, value_clip, value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
-        self.batches_per_iteration, self.meter = minibatches.per_iteration, Meter()
+        self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
         self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))  # by target_kl, until the iteration ends
 
     @property

@@ -16,8 +16,8 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
             Q(a) = V - eta log(pi(a) / pi_ref(a)) + 1[a = a_t] d_t / mu(a_t),      A = Q - sum over b of pi(b) Q(b)
 
         References are copies of the target network. Ours: gamma_H, which adds -gamma_H log pi(a) to Q, and the weights
-        of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise, but
-        an action too rare to be drawn, pi(a) n(s) < 1, feels its advantage only now and then.
+        of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise, but an
+        action too rare to be drawn feels its advantage only now and then.
 
 What this leaves out: recurrence, DeepNash's thresholded and rounded policy, more than two players in the form neurd.
 
@@ -47,7 +47,7 @@ from lit_rl.references import Magnet, ReferenceFactory
 from lit_rl.returns import Credit, gae, two_player_v_trace
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError, check_ranges
-from lit_rl.run.resume import load_state, save_plain_hyperparameters, save_state
+from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
 
@@ -55,7 +55,7 @@ class RNaD(L.LightningModule):
     """Regularised Nash dynamics by self-play. Arguments that are not listed are PPO's.
 
     Args:
-        form: kl for PPO's policy loss and KL(pi || pi_ref), neurd for DeepNash's reward transform, v-trace and NeuRD.
+        form: kl for PPO's loss and KL(pi || pi_ref), neurd for DeepNash's reward transform, v-trace and NeuRD.
         reference: builds the reference policy, see `lit_rl.references`.
         reference_coef: alpha, weight of KL(pi || pi_ref), in reward units per nat (form kl).
         entropy_coef: gamma_H, weight of the entropy bonus, in reward units per nat.
@@ -93,8 +93,6 @@ class RNaD(L.LightningModule):
         check_ranges(RNaD.__init__, locals())
         if form not in ("kl", "neurd"):
             raise ConfigError(f"form={form!r}: unknown; use one of kl, neurd")
-        if form == "neurd" and credit.cut_games == "drop":
-            raise ConfigError("cut_games=drop: form neurd follows both players; use carry or bootstrap")
         super().__init__()
         save_plain_hyperparameters(self)
         self.game, self.form = load_interface(game), form
@@ -104,11 +102,13 @@ class RNaD(L.LightningModule):
         self.average = average_of(self.policy, ema_decay)
         self.reference = reference(self.policy, self.game)
         self.optimizer, self.lr_schedule, self.lr_interval = optimizer, lr_schedule, lr_interval
-        self.minibatches, self.credit, self.clip = minibatches, credit, clip
+        self.minibatches, self.credit = as_settings(Minibatches, minibatches), as_settings(Credit, credit)
+        if form == "neurd" and self.credit.cut_games == "drop":
+            raise ConfigError("cut_games=drop: form neurd follows both players; use carry or bootstrap")
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
-        self.eta, self.neurd_threshold, self.neurd_clip = eta, neurd_threshold, neurd_clip
+        self.clip, self.eta, self.neurd_threshold, self.neurd_clip = clip, eta, neurd_threshold, neurd_clip
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
-        self.batches_per_iteration, self.meter = minibatches.per_iteration, Meter()
+        self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
         self.kept: dict[str, Tensor] = {}  # v-trace of the running iteration
 
     @property

@@ -51,6 +51,7 @@ class Collecting:
     merge_rows: bool = False  # the policy sees each distinct infostate of a step only once
     observe_all: bool = False  # keep every player's infostate at each decision, for critics of whole histories
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
+    shaping: bool = True  # false: it learns from outcomes alone, without data.bonus_coef and data.team_share
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
         """[B, P] float32: how often each player explores; None where nobody does.
@@ -217,15 +218,18 @@ def collect(
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
+    shapes = bonus_coef != 0 or team_share != 0
     actor = _Actor(env, policy, collecting, opponents, keep_logits, previous)
     carry = collecting.cut_games == "carry" and previous is not None
     unfinished = previous.unfinished() if carry else None
     carried = int(unfinished.sum(0).max()) if carry else 0
-    steps = _allocate(env, actor, carried + num_steps, bonus_coef != 0 or team_share != 0)
+    steps = _allocate(env, actor, carried + num_steps, shapes)
     extras: dict[str, Tensor] = {}
     if carried:
         for name, tensor in steps.items():
-            tensor[:carried] = getattr(previous, name)[-carried:]
+            before = getattr(previous, name)[-carried:]
+            if before.shape == tensor[:carried].shape:  # logits are there from one rollout on only
+                tensor[:carried] = before
         steps["played"][:carried] = unfinished[-carried:]
     for i in range(carried, carried + num_steps):
         now = {name: tensor[i] for name, tensor in steps.items()}
@@ -243,7 +247,7 @@ def collect(
         if env.truncated.any():
             now["bootstrap"][:] = actor.value_of_truncated()
         actor.forget(env.done)
-    last_value, last_known = actor.value_at_cut()
+    last_value, last_known = actor.value_at_cut(shapes)
     return Rollout(
         **steps,
         extras=extras,
@@ -276,7 +280,7 @@ def _allocate(env: Env, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[s
         "history": torch.empty(t, *env.history.shape, dtype=obs.dtype),
         "game_stream": torch.empty(t, b, dtype=torch.int64),
         "state": torch.zeros(t, b, *actor.state.shape[2:]),
-        "logits": torch.empty(t, b, env.game.num_actions if actor.keep_logits else 0),
+        "logits": torch.zeros(t, b, env.game.num_actions if actor.keep_logits else 0),
         "played": torch.ones(t, b, dtype=torch.bool),
         "learner": torch.ones(t, b, dtype=torch.bool),
     }
@@ -394,8 +398,9 @@ class _Actor:
         if self.has_state and done.any():
             self.state[torch.from_numpy(done)] = 0.0
 
-    def value_at_cut(self) -> tuple[Tensor, Tensor]:
-        """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool."""
+    def value_at_cut(self, shapes: bool) -> tuple[Tensor, Tensor]:
+        """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool;
+        `shapes`: rewards are not outcomes alone, and need not sum to 0."""
         env, p = self.env, self.env.game.num_players
         known = torch.zeros(env.num_envs, p, dtype=torch.bool)
         value = torch.zeros(env.num_envs, p)
@@ -410,7 +415,7 @@ class _Actor:
         if self.collecting.cut_games == "drop":
             return value, known
         known[:] = True
-        if p == 2 and env.game.zero_sum and env.game.perfect_information:
+        if p == 2 and env.game.zero_sum and env.game.perfect_information and not shapes:
             value[self._rows, 1 - player] = -movers.float()  # asked where the critic was trained
         elif p > 1:
             everybody = self._value_of_everybody(torch.from_numpy(env.observe_all()), self.state)

@@ -7,17 +7,21 @@ Exits with 0 if all is well, 2 if the command line is wrong, 3 and one line on s
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
-import lightning as L
 import torch
-from jsonargparse import ArgumentParser
 from torch import nn
 
 from envs.game import Game, load_game
+from lit_rl.armac.memory import Memory
+from lit_rl.armac.mix_scheduler import Scheduler
+from lit_rl.armac.mixed_policy import mixed_policy
+from lit_rl.armac.mixing import Mixer
 from lit_rl.league.player_file import bounded, build_fitting
-from lit_rl.run.allowed import check_code, check_name, trust
+from lit_rl.policy import ActorCritic
+from lit_rl.run.allowed import check_code, check_name, import_allowed, trust
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import check_tensors, load_plain
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
@@ -35,21 +39,31 @@ def game_of(path: Path) -> Game:
 def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """The policy that plays in a checkpoint of `litrl fit`, and the hash that its weights had when saved.
 
-    The algorithm is built anew from its class path and its arguments; only names and numbers are read, never code.
+    It is built from the network that the checkpoint names (ARMAC's from its four parts), each held against its kind;
+    of the rest only numbers are read, never code.
     """
     try:
         checkpoint = load_plain(ckpt_path, "checkpoint")
-        arguments = {name: x for name, x in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        spec = {"class_path": checkpoint["run"]["class_path"], "init_args": arguments}
-        check_code(spec, str(ckpt_path))
-        check_name(arguments.get("game"), str(ckpt_path))
-        state = checkpoint["state_dict"]
-        check_tensors(state, ckpt_path.stat().st_size, str(ckpt_path))
+        settings, state, where = checkpoint["hyper_parameters"], checkpoint["state_dict"], str(ckpt_path)
+        check_tensors(state, ckpt_path.stat().st_size, where)
         weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
-        if isinstance(arguments.get("network"), dict):
-            build_fitting(arguments["network"], game, weights, str(ckpt_path))
-        with bounded(state, str(ckpt_path)):
-            policy = build_algorithm(spec).policy
+
+        def factory(part: str, kind: type):
+            check_code(settings[part], where)
+            built = import_allowed(settings[part]["class_path"], where)
+            if not (isinstance(built, type) and issubclass(built, kind)):
+                raise ArtefactError(f"{where}: {part} {settings[part]['class_path'][:200]} is no {kind.__name__}")
+            return functools.partial(built, **settings[part].get("init_args", {}))
+
+        network = factory("network", ActorCritic)
+        if checkpoint["run"]["algorithm"] == "ARMAC":
+            parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
+            built = {part: factory(part, kind) for part, kind in parts}
+            shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
+            with bounded(state, where):
+                policy = mixed_policy(game, network, **built, **shares)
+        else:
+            policy = build_fitting(settings["network"], game, weights, where)
         policy.load_state_dict(weights)
         states = [state for key, state in checkpoint.get("callbacks", {}).items() if key.startswith("Replay")]
     except ArtefactError:
@@ -61,13 +75,6 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
         ) from None
     policy.eval()
     return policy, states[0]["weights"] if states else weights_hash(policy)
-
-
-def build_algorithm(spec: dict) -> L.LightningModule:
-    """The algorithm of that class path and those arguments, as the command line builds it."""
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(L.LightningModule, "model")
-    return parser.instantiate_classes(parser.parse_object({"model": spec})).model
 
 
 def run_verify(args: argparse.Namespace) -> None:

@@ -119,8 +119,9 @@ class Zygote:
         return self._hear()
 
     def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
         self.process.stdin.close()
-        self.process.wait(10)
         self.process.stdout.close()
 
     def _hear(self):

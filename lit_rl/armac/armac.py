@@ -56,8 +56,8 @@ from lit_rl.meter import Meter
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
 from lit_rl.policy import NetworkFactory
 from lit_rl.rollout import Collecting, Rollout
+from lit_rl.run import resume
 from lit_rl.run.errors import ConfigError, check_ranges
-from lit_rl.run.resume import load_state, of_every_rank, save_plain_hyperparameters, save_state, well_formed
 
 DRAW_STREAM = 11
 
@@ -135,14 +135,14 @@ class ARMAC(L.LightningModule):
     ):
         check_ranges(ARMAC.__init__, locals())
         super().__init__()
-        save_plain_hyperparameters(self)
+        resume.save_plain_hyperparameters(self)
         self.game = load_interface(game)
         if not (self.game.num_players == 2 and self.game.zero_sum):
             raise ConfigError(f"game={self.game.name}: ARMAC is for two players and zero sums; use RNaD or PPO")
         if explorers not in get_args(Explorers):
             raise ConfigError(f"explorers={explorers!r}: unknown; use one of {', '.join(get_args(Explorers))}")
         self.collecting = Collecting(
-            exploration=float(exploration), explorers=explorers, observe_all=True, truncation=False
+            exploration=float(exploration), explorers=explorers, observe_all=True, truncation=False, shaping=False
         )
         self.memory = memory(self.game)
         self.critic_memory = critic_memory(self.game)
@@ -165,11 +165,11 @@ class ARMAC(L.LightningModule):
             self.networks["actor"] = self.policy.actor
         if any(True for _ in self.policy.scheduler.parameters()):
             self.networks["scheduler"] = self.policy.scheduler
+        groups = resume.as_settings(Groups, groups)
         self.groups = {name: getattr(groups, name) for name in self.networks}
         self.trace_lambda = trace_lambda
         self.ratio_cap = float("inf") if ratio_cap is None else ratio_cap
-        self.actor_entropy_coef = actor_entropy_coef
-        self.actor_threshold = actor_threshold
+        self.actor_entropy_coef, self.actor_threshold = actor_entropy_coef, actor_threshold
         self.scheduler_utility_coef = scheduler_utility_coef
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.register_buffer("rollouts", torch.zeros((), dtype=torch.int64))  # learned from so far
@@ -242,14 +242,14 @@ class ARMAC(L.LightningModule):
         return mix_statistics(self.policy.scheduler.bins, self._lessons.shares, self.state_keys, self.meta_regret)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        save_state(self, checkpoint)
+        resume.save_state(self, checkpoint)
         mine = {name: part.state_dict() for name, part in self._remembered().items()}
         mine["lessons"] = None if self._lessons is None else self._lessons.state_dict()
-        checkpoint["memories"] = of_every_rank(self.trainer, mine)
+        checkpoint["memories"] = resume.of_every_rank(self.trainer, mine)
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        load_state(self, checkpoint)
-        with well_formed("what ARMAC remembers"):
+        resume.load_state(self, checkpoint)
+        with resume.well_formed("what ARMAC remembers"):
             ranks = checkpoint["memories"]
             mine = ranks[min(self.global_rank, len(ranks) - 1)]
             self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"])

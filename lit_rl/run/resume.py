@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
 import lightning as L
 import numba
 import numpy as np
 import torch
 
-from lit_rl.run.errors import ArtefactError
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 
 def of_every_rank(trainer: L.Trainer, mine) -> list:
@@ -56,12 +57,26 @@ def plain(value):
     raise TypeError(f"{type(value).__name__} is not plain")
 
 
+def as_settings(kind: type, value):
+    """A dataclass of settings as it was given, or from the dictionary that a checkpoint's hyper-parameters hold.
+
+    Raises:
+        ConfigError: a dictionary with other names.
+    """
+    if isinstance(value, kind):
+        return value
+    hints = get_type_hints(kind)
+    try:
+        return kind(**{k: as_settings(hints[k], x) if is_dataclass(hints.get(k)) else x for k, x in value.items()})
+    except TypeError as error:
+        raise ConfigError(f"{kind.__name__}: {error}") from None
+
+
 def save_state(module: L.LightningModule, checkpoint: dict) -> None:
     """An algorithm's `on_save_checkpoint`: whose it is (also for the manifest), what bits depend on, and of every rank
     the metrics of the minibatches so far and what was worked out once for the running rollout (`module.kept`)."""
     checkpoint["run"] = {
         "algorithm": type(module).__name__,
-        "class_path": f"{type(module).__module__}.{type(module).__qualname__}",
         "game": module.game.name,
         "version": module.game.version,
         "iteration": module.trainer.current_epoch,

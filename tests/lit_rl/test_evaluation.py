@@ -98,3 +98,12 @@ def test_trained_and_judged_without_a_tree(make_fit, tmp_path):
     assert (tmp_path / "best.ckpt").exists()
     (metrics,) = trainer.validate(model, data, verbose=False)
     assert metrics["eval/win_rate/mean"] == pytest.approx(float(trainer.callback_metrics["eval/win_rate/mean"]))
+
+
+def test_opponents_that_cannot_be_told_apart(kuhn):
+    with pytest.raises(ConfigError, match=r"\['random'\] cannot be told apart by name"):
+        open_evaluation(
+            [Matches(["random", "envs.heuristics.uniform", "random"])], kuhn, 0, games_of(kuhn), needed=True
+        )
+    with pytest.raises(ConfigError, match="Matches is listed twice"):
+        open_evaluation([Matches(["random"]), Matches(["random"])], kuhn, 0, games_of(kuhn), needed=True)

@@ -293,3 +293,13 @@ def test_bonus_and_team_share_are_learned_from_and_nothing_else():
             expected = 0.75 * earned[:, p] + 0.25 * earned[:, mates].mean(1)
             assert torch.allclose(shaped.rewards[t, :, p], expected, atol=1e-6)
     assert not torch.equal(shaped.rewards, shaped.outcomes)
+
+
+def test_logits_may_be_wanted_from_one_rollout_on(leduc, network):
+    """A recorder that joins or leaves a resumed run: carried decisions have no logits, new ones do."""
+    env = VectorEnv(leduc, 20, seed=1)
+    first = collect(env, network, 5)
+    second = collect(env, network, 5, previous=first, keep_logits=True)
+    third = collect(env, network, 5, previous=second)
+    assert second.carried and not second.logits[: second.carried].any() and second.logits[second.carried :].any()
+    assert first.logits.shape[-1] == third.logits.shape[-1] == 0

@@ -1,11 +1,9 @@
 """Merging equal rows is exact."""
 
 import numpy as np
-import pytest
 import torch
 
 from lit_rl import losses
-from lit_rl.batches import infostate_weights
 from lit_rl.networks import MLP
 from lit_rl.row_index import merge_equal_rows
 
@@ -51,28 +49,3 @@ def test_loss_and_gradient_are_the_same(kuhn_tree, kuhn):
     assert len(first) == kuhn_tree.num_rows
     for a, b in zip(plain, merged, strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_infostate_weights_twin():
-    generator = torch.Generator().manual_seed(1)
-    row = torch.randint(0, 5, (300,), generator=generator)
-    action = torch.randint(0, 3, (300,), generator=generator)
-    log_prob = torch.log_softmax(torch.randn(5, 3, generator=generator), -1)[row, action]
-    state, decision = infostate_weights(row, action, log_prob, 3, 0.5)
-    assert torch.allclose(state.mean(), torch.ones(())) and torch.allclose(decision.mean(), torch.ones(()))
-    expected_state, expected_action = torch.empty(300), torch.empty(300)
-    for i in range(300):
-        n = sum(1 for r in row if r == row[i])
-        drawn = sum(1 for r, a in zip(row, action) if r == row[i] and a == action[i])
-        expected_state[i] = n**-0.5
-        expected_action[i] = n**-0.5 * log_prob[i].exp() * n / drawn
-    assert torch.allclose(state, expected_state / expected_state.mean())
-    assert torch.allclose(decision, expected_action / expected_action.mean())
-
-
-def test_infostate_weights_sum_to_the_policy():
-    """Within one infostate the actions drawn weigh as the policy says, however often each was drawn."""
-    row, action = torch.zeros(10, dtype=torch.int64), torch.tensor([0] * 9 + [1])
-    log_prob = torch.tensor([0.5] * 10).log()
-    _, weight = infostate_weights(row, action, log_prob, 2, 0.25)
-    assert weight[:9].sum() == pytest.approx(weight[9:].sum())

@@ -99,11 +99,11 @@ def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_fold
     Path("evil.py").write_text("open('mark', 'w')\n")
     network = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [30_000, 30_000]}}
     for change, words in (
+        ({"network": {"class_path": "evil.Net"}}, "names evil.Net"),
+        ({"network": {"class_path": "lit_rl.networks.MLP", "init_args": {"activation": "evil.f"}}}, "names evil.f"),
         ({"network": "evil.Net"}, "names evil.Net"),
         ({"network": '{"class_path": "evil.Net"}'}, "names evil.Net"),
         ({"network": '{"class_path": "\\x65vil.Net"}'}, "too long, or holds a backslash"),
-        ({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"x": "evil.f"}}}, "names evil.f"),
-        ({"game": "evil"}, "names evil"),
         ({"network": network}, "its weights are of another"),
     ):
         checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
@@ -112,3 +112,24 @@ def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_fold
         code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "c.ckpt")
         assert code == 3 and words in err, err
     assert not Path("mark").exists()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "{class_path: os.system, init_args: {command: touch ran}}",
+        {"class_path": "lit_rl.run.checkpoint_io.os.system", "init_args": {"command": "touch ran"}},
+        {"class_path": "lit_rl.run.checkpoint_io.replace_file", "init_args": {"path": "ran", "content": "x"}},
+        "evil.yaml",
+        ["lit_rl.networks.MLP"],
+    ],
+)
+def test_nothing_in_a_checkpoint_is_called_but_a_network(litrl_replay, run_folder, part):
+    Path("evil.yaml").write_text("class_path: os.system\ninit_args: {command: touch ran}\n")
+    checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
+    for name in ("network", "optimizer", "lr_schedule", "game"):
+        changed = checkpoint | {"hyper_parameters": checkpoint["hyper_parameters"] | {name: part}}
+        torch.save(changed, "evil.ckpt")
+        code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "evil.ckpt")
+        assert not Path("ran").exists() and "Traceback" not in err
+        assert code == (3 if name == "network" else 0), (name, err)
