@@ -145,12 +145,12 @@ class Matches(Evaluation):
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         self.seed, self.make_env = int(seed), make_env
         if not self.players:
+            trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
             names = [name_of(spec) for spec in self.opponents]
             if taken := {name for name in names if names.count(name) > 1 or name in ("mean", "worst")}:
                 raise ConfigError(
                     f"evaluation: opponents {sorted(taken)} cannot be told apart by name; rename the files"
                 )
-            trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
             self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:

@@ -42,10 +42,9 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     It is built from the network that the checkpoint names (ARMAC's from its four parts), each held against its kind;
     of the rest only numbers are read, never code.
     """
-    where = str(ckpt_path)
     try:
         checkpoint = load_plain(ckpt_path, "checkpoint")
-        settings, state = checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        settings, state, where = checkpoint["hyper_parameters"], checkpoint["state_dict"], str(ckpt_path)
         check_tensors(state, ckpt_path.stat().st_size, where)
         weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
 
@@ -53,15 +52,16 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
             check_code(settings[part], where)
             built = import_allowed(settings[part]["class_path"], where)
             if not (isinstance(built, type) and issubclass(built, kind)):
-                raise ArtefactError(f"{where}: {part} {settings[part]['class_path']} is no {kind.__name__}")
+                raise ArtefactError(f"{where}: {part} {settings[part]['class_path'][:200]} is no {kind.__name__}")
             return functools.partial(built, **settings[part].get("init_args", {}))
 
+        network = factory("network", ActorCritic)
         if checkpoint["run"]["algorithm"] == "ARMAC":
-            parts = (("network", ActorCritic), ("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
+            parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
             built = {part: factory(part, kind) for part, kind in parts}
             shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
             with bounded(state, where):
-                policy = mixed_policy(game, **built, **shares)
+                policy = mixed_policy(game, network, **built, **shares)
         else:
             policy = build_fitting(settings["network"], game, weights, where)
         policy.load_state_dict(weights)
@@ -70,7 +70,9 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
         raise
     except Exception as error:  # whatever a broken file makes the unpickler or the network stumble over
         reason = str(error).splitlines()[0] if str(error) else ""
-        raise ArtefactError(f"{where}: no usable checkpoint of this game: {type(error).__name__} {reason}") from None
+        raise ArtefactError(
+            f"{ckpt_path}: no usable checkpoint of this game: {type(error).__name__} {reason}"
+        ) from None
     policy.eval()
     return policy, states[0]["weights"] if states else weights_hash(policy)
 

@@ -95,6 +95,25 @@ def test_strangers_files_run_no_code(litrl_replay, run_folder, tmp_path):
     sys.modules.pop("mine")
 
 
+def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_folder, tmp_path):
+    Path("evil.py").write_text("open('mark', 'w')\n")
+    network = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [30_000, 30_000]}}
+    for change, words in (
+        ({"network": {"class_path": "evil.Net"}}, "names evil.Net"),
+        ({"network": {"class_path": "lit_rl.networks.MLP", "init_args": {"activation": "evil.f"}}}, "names evil.f"),
+        ({"network": "evil.Net"}, "names evil.Net"),
+        ({"network": '{"class_path": "evil.Net"}'}, "names evil.Net"),
+        ({"network": '{"class_path": "\\x65vil.Net"}'}, "too long, or holds a backslash"),
+        ({"network": network}, "its weights are of another"),
+    ):
+        checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
+        checkpoint["hyper_parameters"] |= change
+        torch.save(checkpoint, "c.ckpt")
+        code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "c.ckpt")
+        assert code == 3 and words in err, err
+    assert not Path("mark").exists()
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -114,22 +133,3 @@ def test_nothing_in_a_checkpoint_is_called_but_a_network(litrl_replay, run_folde
         code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "evil.ckpt")
         assert not Path("ran").exists() and "Traceback" not in err
         assert code == (3 if name == "network" else 0), (name, err)
-
-
-def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_folder, tmp_path):
-    Path("evil.py").write_text("open('mark', 'w')\n")
-    network = {"class_path": "lit_rl.networks.MLP", "init_args": {"hidden": [30_000, 30_000]}}
-    for change, words in (
-        ({"network": "evil.Net"}, "names evil.Net"),
-        ({"network": '{"class_path": "evil.Net"}'}, "names evil.Net"),
-        ({"network": '{"class_path": "\\x65vil.Net"}'}, "too long, or holds a backslash"),
-        ({"optimizer": {"class_path": "torch.optim.Adam", "init_args": {"x": "evil.f"}}}, "names evil.f"),
-        ({"game": "evil"}, "names evil"),
-        ({"network": network}, "its weights are of another"),
-    ):
-        checkpoint = torch.load(run_folder / "checkpoints/last.ckpt", weights_only=True)
-        checkpoint["hyper_parameters"] |= change
-        torch.save(checkpoint, "c.ckpt")
-        code, _, err = litrl_replay("verify", run_folder / "replay.jsonl", "--ckpt_path", "c.ckpt")
-        assert code == 3 and words in err, err
-    assert not Path("mark").exists()
