@@ -45,12 +45,14 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     A save that fails for lack of space (or any other OSError) leaves what was there and raises StorageError; while
     `forgiving` (`callbacks.LastCheckpoint` is, whose next save may succeed) only the `max_failures`-th in a row does.
+    `before_visible` is called when a checkpoint is whole on the disk and not yet under its name.
     """
 
     def __init__(self, max_failures: int = 3):
         self.max_failures = max_failures
         self.failures = 0  # in a row
         self.forgiving = False
+        self.before_visible: Callable[[], None] = lambda: None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`, keeping the file that was there as <name>.previous.ckpt.
@@ -65,6 +67,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _, sink = _stage_checkpoint(path, checkpoint)
+            self.before_visible()
             _add_to_manifest(path, sink, checkpoint)
             if path.exists():
                 _second_name(path, old)
