@@ -86,6 +86,9 @@ class LastCheckpoint(Checkpoint):
             trainer.should_stop = True
         self._ended_at = None
         requests.install()  # again, since Lightning has put its own handler in front
+        requests.last_words = lambda signum: self._write_status(
+            trainer, pl_module, "stopped", exit_code=128 + signum, error="asked to stop twice: left at once"
+        )
         self._begun = True
         self._checkpointed = read_status(self._folder).get("checkpointed") is not False
         writer = trainer.strategy.checkpoint_io

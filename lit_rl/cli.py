@@ -51,9 +51,10 @@ from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
+from lit_rl.run.arguments import check_arguments
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.run.display import undying
-from lit_rl.run.errors import ArtefactError, ConfigError, exit_code
+from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
 from lit_rl.run.run_folder import (
     RunLogger,
@@ -150,6 +151,12 @@ class LitRLCLI(LightningCLI):
         )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything={seed}: needs 0 to {2**32 - 1}")
+
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: Lightning would let the checkpoint's hyper-parameters win over it."""
 
@@ -160,6 +167,11 @@ class LitRLCLI(LightningCLI):
                 f"trainer.check_val_every_n_epoch={config.trainer.check_val_every_n_epoch}: needs at least 1; "
                 "trainer.limit_val_batches=0 switches validation off"
             )
+        clip, every = config.trainer.gradient_clip_val, config.trainer.log_every_n_steps
+        if clip is not None and not 0 <= clip <= LARGEST_FLOAT:
+            raise ConfigError(f"trainer.gradient_clip_val={clip:.4g}: needs at least 0; null does not clip")
+        if every is not None and not 0 <= every <= LARGEST_INT:
+            raise ConfigError(f"trainer.log_every_n_steps={every}: needs at least 1; 0 logs nothing")
         path = config.get("ckpt_path")
         if path == "last":
             self.run_folder = _folder_of(config.get("config"))
@@ -176,8 +188,8 @@ class LitRLCLI(LightningCLI):
         reason = "" if newest else "none can be trusted" if refused else without_checkpoint(run_folder)
         if reason:
             raise ArtefactError(
-                f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} to go on from, and {reason}; nothing was "
-                "changed: put the checkpoints back, or begin a new run without ckpt_path"
+                f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} to go on from, and {reason}; nothing "
+                "was changed: put the checkpoints back, or begin a new run without ckpt_path"
             )
         start = newest or f"{self.origin or 'the beginning'}: {run_folder} holds no checkpoint yet"
         print(f"going on from {start}")
@@ -276,6 +288,7 @@ def main(args: list[str] | None = None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives the process that started it
     try:
         requests.install()
+        check_arguments(sys.argv[1:] if args is None else args)
         LitRLCLI(
             L.LightningModule,
             L.LightningDataModule,

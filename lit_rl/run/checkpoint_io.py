@@ -30,6 +30,7 @@ from lightning.fabric.plugins.io import CheckpointIO
 from lit_rl.run.errors import ArtefactError, StorageError
 
 MANIFEST = "manifest.json"
+ENTRY = {"sequence": int, "size": int, "file": str, "sha256": str, "resumable": bool, "quiescent": bool}
 CHUNK = 1 << 20
 
 
@@ -301,14 +302,14 @@ def _read_manifest(folder: Path) -> list[dict]:
         return []
     try:
         manifest = json.loads(path.read_bytes())
-        entries = [
-            {"resumable": True, "quiescent": False}
-            | entry
-            | {"sequence": int(entry["sequence"]), "size": int(entry["size"]), "file": str(entry["file"])}
-            for entry in manifest["checkpoints"]
-            if isinstance(entry["sha256"], str)
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        entries = [{"resumable": True, "quiescent": False} | entry for entry in manifest["checkpoints"]]
+        for entry in entries:
+            for name, kind in ENTRY.items():
+                if type(entry[name]) is not kind:
+                    raise TypeError(f"{name} is no {kind.__name__}")
+            if entry["sequence"] < 0 or entry["size"] < 0 or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+                raise ValueError("a number or a hash is none")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, IsADirectoryError) as error:
         warnings.warn(
             f"{path} is damaged ({_first_line(error)}); going by the checkpoints' own checksums", stacklevel=2
         )

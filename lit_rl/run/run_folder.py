@@ -111,7 +111,7 @@ def _traces(folder: Path) -> bool:
 
 
 def move_aside(path: Path) -> None:
-    """Give the file, if there is one, a free name beside it: metrics.csv becomes metrics.previous.csv, .previous2 ..."""
+    """Give the file, if there is one, a free name beside it: metrics.previous.csv, then metrics.previous2.csv ..."""
     number = 1
     while (aside := path.with_name(f"{path.stem}.previous{number if number > 1 else ''}{path.suffix}")).exists():
         number += 1
