@@ -63,4 +63,4 @@ def check_ranges(function: Callable, arguments: dict) -> None:
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{name}={value}: must be finite")
             if abs(value) > (LARGEST_INT if isinstance(value, int) else LARGEST_FLOAT):
-                raise ConfigError(f"{name}={value:.4g}: too large for a number of the machine")
+                raise ConfigError(f"{name}={value}: too large for a number of the machine")
