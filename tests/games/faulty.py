@@ -1,4 +1,4 @@
-"""Games whose rules break a promise: some decisions of one player, then chance, which is wrong in one way or another."""
+"""Games whose rules break a promise: some decisions of one player, then chance, which is wrong in some way."""
 
 import numpy as np
 from numba import njit

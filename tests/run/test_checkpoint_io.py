@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import os
 import random
 import shutil

@@ -94,7 +94,7 @@ def test_files_that_are_refused_at_once(command, tmp_path, content, words, optio
 @pytest.mark.parametrize("value", ["x" * 50_000, "[" + "1, " * 20_000 + "1]"], ids=["word", "list"])
 def test_a_long_value_is_cut(command, name, value):
     code, _, err = command("fit", *SMALL, name, value)
-    assert code == 2 and len(err.splitlines()[-1]) < 1000 and "…" in err.splitlines()[-1], err[:3000]
+    assert code == 2 and len(err.splitlines()[-1]) < 1000, err[:3000]
 
 
 def test_rules_that_go_wrong_in_mid_run_are_numerics(command, tmp_path):
