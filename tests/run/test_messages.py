@@ -99,7 +99,16 @@ def test_a_long_value_is_cut(command, name, value):
 
 def test_rules_that_go_wrong_in_mid_run_are_numerics(command, tmp_path):
     code, _, err = command(
-        "fit", *SMALL, "--data.game", "games.late", "--data.num_steps", "80", "--data.evaluation", "[]"
+        "fit",
+        *SMALL,
+        "--data.game",
+        "games.late",
+        "--data.num_steps",
+        "80",
+        "--data.evaluation",
+        "[]",
+        "--model.credit.cut_games",
+        "bootstrap",
     )
     line = err.splitlines()[-1]
     assert code == 4 and "no player comes to move" in line and line.startswith("error[4]: ")
