@@ -11,10 +11,10 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_io import remove_stages
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, remove_stages
 from lit_rl.run.errors import StorageError, exit_code
 from lit_rl.run.resume import check_optimizers
-from lit_rl.run.run_folder import RunLogger, write_json
+from lit_rl.run.run_folder import RunLogger, read_status, write_json
 from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
 
@@ -66,6 +66,7 @@ class LastCheckpoint(Checkpoint):
         self._steps: int | None = None  # Lightning's count of batches, for the next one to begin with
         self._log: RunLogger | None = None
         self._begun = False  # the run folder is this run's to write in
+        self._checkpointed = True  # what status.json says of this folder; see `lit_rl.run.run_folder`
         self._ended_at: int | None = None  # max_epochs of the run, if it has reached its end
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -76,6 +77,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             for name in remove_stages(self._folder / "checkpoints"):
                 print(f"removed {name}, left half-written by a run that was killed")
+            known = [self._folder / name for name in ("config.yaml", "status.json", "checkpoints")]
+            if self._log is not None and not any(path.exists() for path in known):
+                self._begun, self._checkpointed = True, False  # a new folder: says so before config.yaml lies there
+                self._write_status(trainer, pl_module, "starting")
 
     def state_dict(self) -> dict:
         rows = self._log.experiment.num_rows() if self._log is not None and rank_zero_only.rank == 0 else 0
@@ -117,7 +122,16 @@ class LastCheckpoint(Checkpoint):
             trainer.should_stop = True
         self._ended_at = None
         requests.install()  # again, since Lightning has put its own handler in front
+        requests.last_words = lambda signum: self._write_status(
+            trainer, pl_module, "stopped", exit_code=128 + signum, error="asked to stop twice: left at once"
+        )
         self._begun = True
+        self._checkpointed = read_status(self._folder).get("checkpointed") is not False
+        writer = trainer.strategy.checkpoint_io
+        if isinstance(writer, VerifiedCheckpointIO):
+            writer.before_visible = lambda: self._before_first(trainer, pl_module)
+        else:
+            self._checkpointed = True
         self._write_status(trainer, pl_module, "running")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -163,7 +177,7 @@ class LastCheckpoint(Checkpoint):
             return  # nothing has changed in the run folder, which may be another run's
         stopped = isinstance(exception, Stopped)
         code = exception.exit_code if stopped else exit_code(exception)
-        if stopped:
+        if stopped and (self._folder / "config.yaml").exists():
             exception.folder = self._folder
         try:
             if not stopped:
@@ -194,6 +208,15 @@ class LastCheckpoint(Checkpoint):
         writer.forgiving = False
         self._steps, self._saved_at = None, time.monotonic()
 
+    def _before_first(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._checkpointed:
+            self._checkpointed = True
+            try:
+                self._write_status(trainer, pl_module, "running")
+            except OSError:
+                self._checkpointed = False
+                raise
+
     def _asked(self, trainer: L.Trainer) -> tuple[int, bool]:
         """(signal number or 0, it is time to save), the same on every rank."""
         due = time.monotonic() - self._saved_at >= self.every_seconds
@@ -211,4 +234,5 @@ class LastCheckpoint(Checkpoint):
                 "of": trainer.max_epochs,
                 "decisions": int(pl_module.decisions),
             }
+            progress["checkpointed"] = self._checkpointed
             write_json(self._folder / "status.json", {"state": state} | progress | more)

@@ -1,18 +1,21 @@
 """Self-play: the current policy in every seat. One Lightning epoch = one iteration = one rollout and its updates."""
 
 import itertools
+import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 
 import lightning as L
+import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 
-from envs.env import Env, SavedGamesError
+from envs.env import Env, RulesError, SavedGamesError
 from envs.exact import GameTree
 from envs.game import Game, load_interface
 from envs.rng import derive_key
-from envs.vector_env import VectorEnv
+from envs.vector_env import VectorEnv, rehearse
 from lit_rl.algorithm import (
     Algorithm,
     after_iteration,
@@ -174,13 +177,21 @@ class SelfPlayDataModule(L.LightningDataModule):
                     "learns from outcomes alone; use 0 for both"
                 )
             self._records = games_are_recorded(self.trainer)
+            self._check_memory()
             try:
+                if isinstance(self.game, Game):
+                    rehearse(
+                        self.game, truncate_after=self.truncate_after,
+                        observe_all=collecting.observe_all,
+                    )  # fmt: skip
                 self.env = self.make_env(
                     self.num_envs, derive_key(self.seed, self.trainer.global_rank), record=self._records,
                     observe_all=collecting.observe_all,
                 )  # fmt: skip
             except ConfigError:
                 raise
+            except RulesError as error:
+                raise ConfigError(f"data.game={self.game_path}: {error}") from None
             except (MemoryError, ValueError) as error:
                 raise ConfigError(f"num_envs={self.num_envs}: more games than the memory holds ({error})") from None
             self.opponents = self.make_opponents(self.env)
@@ -190,9 +201,23 @@ class SelfPlayDataModule(L.LightningDataModule):
                 self._asked, self.game, int(self.seed), self.make_env, needed=stage != "fit"
             )
 
+    def _check_memory(self) -> None:
+        game = self.game
+        row = (
+            math.prod(game.obs_shape) * np.dtype(game.obs_dtype).itemsize + game.num_actions / 8 + 8 * game.num_players
+        )
+        needed = int(self.num_envs) * int(self.num_steps) * row
+        there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > there:
+            raise ConfigError(
+                f"data.num_envs={self.num_envs}, data.num_steps={self.num_steps}: a rollout of at least "
+                f"{needed / 1e9:,.0f} GB, this machine has {there / 1e9:,.0f} GB; lower one of them"
+            )
+
     def collect(self, previous: Rollout | None) -> Rollout:
         """The rollout after `previous`, by the policy as it is now, in the Trainer's precision."""
         algorithm: Algorithm = self.trainer.lightning_module
+        self._check_memory()  # again, since num_steps may follow a schedule
         self.before_rollout(self.trainer.current_epoch)
         with self.trainer.precision_plugin.forward_context():
             rollout = collect(

@@ -9,13 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from envs.game import TERMINAL, Game
+from envs.game import CHANCE, TERMINAL, Game
 from envs.rng import uniform
 
 # Kernels that only read and write arrays they are given: without the GIL, so that plain threads run them side by side,
 # and without numba's reference counting, which would cost half of their speed (measured on Leduc). Not prange: its
 # OpenMP threads and torch's are the same pool, and torch's small operations were seen to slow down a hundredfold.
 kernel = njit(nogil=True, error_model="numpy", _nrt=False)
+
+ENDLESS, NO_PROBS = -101, -102  # instead of a player: what is wrong with the rules
+MAX_RESTARTS = 1000  # games in a row that end without a decision
 
 
 class Buffers(NamedTuple):
@@ -57,12 +60,13 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
 
     A game begins with a copy of one fresh state, so that nothing is left of the game before, and the bytes of a state
     are a function of the game's stream and the players' actions. They are closures over the game's functions, so numba
-    compiles them once per process, on first call.
+    compiles them once per process, on first call. They return
+    the first row whose game's rules are wrong, player[row] saying how, or -1.
     """
     current_player, legal_actions = game.current_player, game.legal_actions
     apply_action, observe = game.apply_action, game.observe
     game_chance_probs, game_rewards = game.chance_probs, game.rewards
-    num_players, num_outcomes = game.num_players, game.num_chance_outcomes
+    num_players, num_outcomes, max_steps = game.num_players, game.num_chance_outcomes, game.max_steps
     truncates, has_bonus = truncate_after is not None, game.bonus is not None
     game_bonus, game_out = game.bonus or _no_bonus, game.out or _nobody_is_out
 
@@ -84,25 +88,36 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
     def settle(states, fresh, streams, b, probs, earned, rewards, bonus):
         """Let chance play and restart a finished game until a player is to move.
 
-        Returns that player, whether a game ended, and the stream as it was when the new one began.
+        Returns that player, whether a game ended, and the stream as it was when the new one began. Where the rules come
+        to no decision within max_steps, or give chance no probabilities, ENDLESS or NO_PROBS stands for the player.
         """
         state, ended, began = states[b], False, streams[b]
+        steps, restarts = 0, 0
         while True:
             player = current_player(state)
             if player >= 0:
                 return player, ended, began
             if player == TERMINAL:
                 ended, began = True, streams[b]
+                steps, restarts = 0, restarts + 1
+                if restarts > MAX_RESTARTS:
+                    return ENDLESS, ended, began
                 states[b] = fresh[0]
                 continue
+            steps += 1
+            if steps > max_steps or player != CHANCE:
+                return ENDLESS, ended, began
             for c in range(num_outcomes):
                 probs[c] = 0.0
             game_chance_probs(state, probs)
             threshold = uniform(streams, b)
-            cumulated, outcome = 0.0, 0
+            cumulated, absolute, outcome = 0.0, 0.0, 0
             for c in range(num_outcomes):
                 cumulated += probs[c]
+                absolute += abs(probs[c])
                 outcome += cumulated <= threshold
+            if not (abs(cumulated - 1.0) < 1e-6 and abs(absolute - 1.0) < 1e-6):  # NaN neither
+                return NO_PROBS, ended, began
             while outcome == num_outcomes or probs[outcome] <= 0.0:
                 outcome -= 1  # only where rounding left the threshold above the sum
             apply_action(state, outcome)
@@ -134,7 +149,10 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
             player[b], _, game_streams[b] = settle(
                 state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b]
             )
+            if player[b] < 0:
+                return b
             show(state[b], player[b], legal[b], obs[b], history[b])
+        return -1
 
     @kernel
     def step(
@@ -163,12 +181,15 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
                         state, fresh, streams, b, probs[thread], earned[thread], rewards[b], bonus[b]
                     )
                     ended = True
+            player[b] = mover
+            if mover < 0:
+                return b
             if ended:
                 num_decisions[b] = 0
                 game_streams[b] = began
             done[b] = ended
-            player[b] = mover
             show(state[b], mover, legal[b], obs[b], history[b])
+        return -1
 
     return reset, step
 

@@ -20,12 +20,20 @@ class IllegalActionError(ValueError):
     """An action outside the legal set; no row of the environment has changed."""
 
 
-class NoLegalActionError(ValueError):
+class RulesError(ValueError):
+    """The rules of a game break a promise of `envs.game.Game`."""
+
+
+class NoLegalActionError(RulesError):
     """A player is to move and the rules leave it no action."""
 
 
 class SavedGamesError(ValueError):
     """Saved games that the rules could not have brought about; no row of the environment has changed."""
+
+
+class NoDecisionError(RulesError):
+    """Chance does not come to an end, or its probabilities are none."""
 
 
 class Env(Protocol):

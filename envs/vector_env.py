@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from envs.bits import pack
-from envs.driver import Buffers, compile_driver, compile_views, kernel
-from envs.env import Env, IllegalActionError, SavedGamesError
+from envs.driver import ENDLESS, Buffers, compile_driver, compile_views, kernel
+from envs.env import Env, IllegalActionError, NoDecisionError, NoLegalActionError, RulesError, SavedGamesError
 from envs.game import Game
 from envs.rng import make_streams, uniform
 from envs.sampling import draw
 
 CHANCE_STREAM, ACTION_STREAM = 1, 2
+CHECK = "its rules are wrong, python -m envs.contract shows how they come to it"
 SAVED = ("num_decisions", "game_streams", "action_streams")  # besides the moves
 DERIVED = ("state", "player", "legal", "obs", "history", "num_decisions", "moves", "chance_streams", "game_streams")
 FIRST_MOVES = 32  # decisions that there is room for at first
@@ -78,8 +79,12 @@ class VectorEnv(Env):
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new game in every row; the random streams go on."""
-        self._run(self._reset, *self._buffers)
+        """Begin a new game in every row; the random streams go on.
+
+        Raises:
+            NoDecisionError: chance comes to no end, or its probabilities do not sum to 1, so the rules are wrong.
+        """
+        self._check_rules(self._run(self._reset, *self._buffers))
 
     def step(self, action: np.ndarray) -> None:
         """Play `action` [B] of any integer dtype in every row.
@@ -88,12 +93,13 @@ class VectorEnv(Env):
             TypeError: not an array of integers.
             ValueError: wrong shape.
             IllegalActionError: some action is illegal; names the row, the action and the legal set. Nothing changed.
+            NoDecisionError: chance comes to no end, or its probabilities do not sum to 1, so the rules are wrong.
         """
         checked = self._checked(action)
         self._room -= 1
         if self._room < 0:
             self._make_room()
-        self._run(self._step, checked, *self._buffers)
+        self._check_rules(self._run(self._step, checked, *self._buffers))
 
     def observe_all(self) -> np.ndarray:
         """[B, P, *D] every player's infostate where the games stand now; the next call or step overwrites it."""
@@ -240,12 +246,20 @@ class VectorEnv(Env):
             self._use(self._buffers._replace(moves=moves))
         self._room = self.moves.shape[1] - longest - 1
 
-    def _run(self, kernel: Callable, *arrays: np.ndarray) -> None:
-        """Call kernel(thread, lo, hi, *arrays) on every chunk of rows, the first one in this thread."""
+    def _run(self, kernel: Callable, *arrays: np.ndarray) -> list:
+        """Call kernel(thread, lo, hi, *arrays) on every chunk of rows, the first one in this thread; what each says."""
         others = [self._pool.submit(kernel, i, *self._chunks[i], *arrays) for i in range(1, len(self._chunks))]
-        kernel(0, *self._chunks[0], *arrays)
-        for other in others:
-            other.result()
+        first = kernel(0, *self._chunks[0], *arrays)
+        return [first, *(other.result() for other in others)]
+
+    def _check_rules(self, rows: list[int]) -> None:
+        row = max(rows)
+        if row >= 0:
+            if self.player[row] == ENDLESS:
+                what = f"no player comes to move within max_steps={self.game.max_steps} actions of chance"
+            else:
+                what = "chance_probs are negative, NaN, or do not sum to 1"
+            raise NoDecisionError(f"{self.game.name}, env row {row}: {what}; {CHECK}")
 
     def _checked(self, action: np.ndarray) -> np.ndarray:
         action = np.asarray(action)
@@ -283,7 +297,7 @@ class Games:
         self.lengths, self.moves = lengths[self.rows], moves[self.rows]
         self.longest = int(lengths.max(initial=0))
         self.buffers = env._new_buffers(streams[self.rows], moves.shape[1] + 1, 1)
-        env._reset(0, 0, len(streams), *self.buffers)
+        _stands(env._reset(0, 0, len(streams), *self.buffers))
 
     def going_on(self, i: int) -> int:
         """How many of the games make decision `i`: the first ones of the buffers."""
@@ -302,8 +316,34 @@ class Games:
             raise SavedGamesError(
                 f"saved games: action {action[bad]}, decision {i} of game {self.rows[bad]}, is illegal"
             )
-        self.env._step(0, 0, n, action, *self.buffers)
+        _stands(self.env._step(0, 0, n, action, *self.buffers))
         return n
+
+
+def _stands(row: int) -> None:
+    """What a kernel returns: the first row whose game comes to no decision, or -1."""
+    if row >= 0:
+        raise SavedGamesError("saved games: chance comes to no end")
+
+
+def rehearse(game: Game, num_games: int = 16, num_steps: int = 64, **options) -> None:
+    """Play some random decisions of some games, to find rules that are wrong before anything is learned by them.
+
+    Args:
+        options: of the `VectorEnv` that will be played in, whose compiled driver this one then shares.
+
+    Raises:
+        RulesError: no end of chance, probabilities that do not sum to 1, or a player without a legal action.
+    """
+    env = VectorEnv(game, num_games, seed=0, **options)
+    for _ in range(num_steps):
+        stuck = ~env.legal.any(1)
+        if stuck.any():
+            row = int(stuck.argmax())
+            raise NoLegalActionError(f"{game.name}: player {env.player[row]} has no legal action; {CHECK}")
+        env.step(env.sample_uniform())
+        if not np.isfinite(env.rewards).all():
+            raise RulesError(f"{game.name}: rewards are not finite; {CHECK}")
 
 
 @kernel

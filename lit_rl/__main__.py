@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lit_rl.run.display import undying
 from lit_rl.run.signals import Stopped, requests
 
 HOME = Path(__file__).resolve().parent.parent  # of lit_rl, envs, datamodules and callbacks
@@ -12,16 +13,17 @@ HOME = Path(__file__).resolve().parent.parent  # of lit_rl, envs, datamodules an
 
 def main() -> None:
     """The command of `lit_rl.cli`."""
-    try:
-        requests.install()
-        _command()()
-    except Stopped as stop:
-        print(stop, file=sys.stderr)
-        _leave(stop.exit_code)
-    except SystemExit as end:
-        if isinstance(end.code, int) and end.code > 128:
-            _leave(end.code)
-        raise
+    with undying():
+        try:
+            requests.install()
+            _command()()
+        except Stopped as stop:
+            print(stop, file=sys.stderr)
+            _leave(stop.exit_code)
+        except SystemExit as end:
+            if isinstance(end.code, int) and end.code > 128:
+                _leave(end.code)
+            raise
 
 
 def _command() -> Callable[[], None]:

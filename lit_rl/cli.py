@@ -53,10 +53,19 @@ from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run.allowed import trust, trust_named_in
+from lit_rl.run.arguments import check_arguments
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
-from lit_rl.run.errors import ArtefactError, ConfigError, exit_code
+from lit_rl.run.display import undying
+from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
-from lit_rl.run.run_folder import RunLogger, claim_run_folder, lock_run_folder, release_run_folders
+from lit_rl.run.run_folder import (
+    RunLogger,
+    claim_run_folder,
+    lock_run_folder,
+    move_aside,
+    release_run_folders,
+    without_checkpoint,
+)
 from lit_rl.run.signals import Stopped, requests
 
 __all__ = [
@@ -104,7 +113,12 @@ class Parser(LightningArgumentParser):
 
 
 class SaveConfig(SaveConfigCallback):
-    """Write <run>/config.yaml, ready to run again; atomically, and only once a checkpoint to go on from has fitted."""
+    """Write <run>/config.yaml, ready to run again; atomically, and only once a checkpoint to go on from has fitted.
+
+    Another config.yaml that lies there is moved aside, and so is what a run has logged that begins anew in its folder.
+    """
+
+    starts_over = False
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Lightning would write it here, before the checkpoint is loaded."""
@@ -113,8 +127,12 @@ class SaveConfig(SaveConfigCallback):
         log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
         if log_dir is not None and trainer.is_global_zero:
             Path(log_dir).mkdir(parents=True, exist_ok=True)
-            text = self.parser.dump(self.config, skip_none=False)
-            replace_file(Path(log_dir) / self.config_filename, text.encode())
+            path, text = Path(log_dir) / self.config_filename, self.parser.dump(self.config, skip_none=False).encode()
+            if path.exists() and path.read_bytes() != text:
+                move_aside(path)
+            replace_file(path, text)
+            for name in ("metrics.csv", "replay.jsonl") if self.starts_over else ():
+                move_aside(Path(log_dir) / name)
 
 
 class LitRLCLI(LightningCLI):
@@ -141,6 +159,12 @@ class LitRLCLI(LightningCLI):
         )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].get("seed_everything")
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything={seed}: needs 0 to {2**32 - 1}")
+
     def _parse_ckpt_path(self) -> None:
         """Leave the configuration alone: Lightning would let the checkpoint's hyper-parameters win over it."""
 
@@ -154,6 +178,11 @@ class LitRLCLI(LightningCLI):
         trust(config.get("allow") or [])
         for part in (config.get("model"), config.get("data")):
             trust_named_in(part.as_dict() if isinstance(part, Namespace) else part)
+        clip, every = config.trainer.gradient_clip_val, config.trainer.log_every_n_steps
+        if clip is not None and not 0 <= clip <= LARGEST_FLOAT:
+            raise ConfigError(f"trainer.gradient_clip_val={clip:.4g}: needs at least 0; null does not clip")
+        if every is not None and not 0 <= every <= LARGEST_INT:
+            raise ConfigError(f"trainer.log_every_n_steps={every}: needs at least 1; 0 logs nothing")
         path = config.get("ckpt_path")
         if path == "last":
             self.run_folder = _folder_of(config.get("config"))
@@ -167,8 +196,12 @@ class LitRLCLI(LightningCLI):
         newest, refused = newest_verified(run_folder / "checkpoints")
         for reason in refused:
             print(f"passed over: {reason}", file=sys.stderr)
-        if newest is None and refused:
-            raise ArtefactError(f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} can be trusted")
+        reason = "" if newest else "none can be trusted" if refused else without_checkpoint(run_folder)
+        if reason:
+            raise ArtefactError(
+                f"ckpt_path=last: no checkpoint in {run_folder / 'checkpoints'} to go on from, and {reason}; nothing "
+                "was changed: put the checkpoints back, or begin a new run without ckpt_path"
+            )
         start = newest or f"{self.origin or 'the beginning'}: {run_folder} holds no checkpoint yet"
         print(f"going on from {start}")
         return newest and str(newest)
@@ -211,6 +244,9 @@ class LitRLCLI(LightningCLI):
         if twice := {key.split("{")[0] for key in keys if keys.count(key) > 1}:
             raise ConfigError(f"trainer.callbacks: {', '.join(twice)} is listed twice, and a checkpoint could hold one")
         built = super().instantiate_trainer(**kwargs)
+        for callback in built.callbacks:
+            if isinstance(callback, SaveConfig):
+                callback.starts_over = self.starts_over
         if isinstance(built.strategy, DDPStrategy) and built.strategy._timeout == default_pg_timeout:
             built.strategy._timeout = timedelta(seconds=self._get(self.config, "ddp_timeout"))
         return built
@@ -220,8 +256,6 @@ class LitRLCLI(LightningCLI):
             return RunLogger(root / "version_of_rank_0")
         folder = self.run_folder or claim_run_folder(root)
         lock_run_folder(folder)
-        for name in ("metrics.csv", "replay.jsonl") if self.starts_over else ():
-            (folder / name).unlink(missing_ok=True)
         return RunLogger(folder)
 
 
@@ -251,6 +285,7 @@ def _folder_of(configs: list | None) -> Path:
     )
 
 
+@undying()
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits as the module's docstring says."""
     if "" not in sys.path:
@@ -264,6 +299,7 @@ def main(args: list[str] | None = None) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives the process that started it
     try:
         requests.install()
+        check_arguments(sys.argv[1:] if args is None else args)
         LitRLCLI(
             L.LightningModule,
             L.LightningDataModule,

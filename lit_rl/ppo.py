@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import lightning as L
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, restricted_number_type
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -33,6 +33,10 @@ from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import check_ranges
 from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
+
+Temperature = restricted_number_type(
+    "Temperature", float, (">=", 1e-3), docstring="float of at least 0.001, below which sampling is no longer random"
+)
 
 
 class PPO(L.LightningModule):
@@ -76,7 +80,7 @@ class PPO(L.LightningModule):
         entropy_coef: NonNegativeFloat = 0.05,
         normalize_advantages: bool = False,
         target_kl: PositiveFloat | None = None,
-        sampling_temperature: PositiveFloat = 1.0,
+        sampling_temperature: Temperature = 1.0,
         ema_decay: ClosedUnitInterval | None = None,
     ):
         check_ranges(PPO.__init__, locals())

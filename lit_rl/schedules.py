@@ -189,6 +189,22 @@ class WarmUp(Schedule):
 LRInterval = Literal["iteration", "step"]
 
 
+def _check_optimizer(module: LightningModule) -> None:
+    """Let another one of its kind take a step on tiny parameters.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    stand_ins = [torch.zeros((1,) * p.ndim, requires_grad=True) for p in module.policy.parameters()]
+    for p in stand_ins:
+        p.grad = torch.ones_like(p)
+    try:
+        optimizer = module.optimizer(stand_ins)
+        optimizer.step(lambda: torch.zeros(()))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ConfigError(f"optimizer: {type(optimizer).__name__} cannot take a step here: {error}") from error
+
+
 def optimizer_and_scheduler(module: LightningModule):
     """An algorithm's `configure_optimizers`: the optimizer of its policy, and its schedule over the length of this run.
 
@@ -207,6 +223,7 @@ def optimizer_and_scheduler(module: LightningModule):
     for name, value in optimizer.defaults.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"optimizer: {name}={value} must be finite")
+    _check_optimizer(module)
     if lr_schedule is None:
         return optimizer
     trainer = module.trainer

@@ -315,8 +315,22 @@ def die_at_start() -> None:
     before_batch(lambda trainer, module, batch: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def die_in_first_save() -> None:
+    """Killed when the first checkpoint lies on the disk, but not yet under its name."""
+    from lit_rl.run import checkpoint_io
+
+    stage = checkpoint_io._stage_checkpoint
+
+    def staged(path, checkpoint):
+        stage(path, checkpoint)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint_io._stage_checkpoint = staged
+
+
 TROUBLES = (
-    stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere, die_after_the_end, die_at_start
+    stop_after_batch, hang, second_run, full_disk, bug, poison, elsewhere, die_after_the_end, die_at_start,
+    die_in_first_save,
 )  # fmt: skip
 SABOTAGE = {f.__name__: f for f in TROUBLES}
 

@@ -31,6 +31,7 @@ from lit_rl.run.errors import ArtefactError, StorageError
 from lit_rl.run.plain_file import check_archive, first_line, load_plain
 
 MANIFEST = "manifest.json"
+ENTRY = {"sequence": int, "size": int, "file": str, "sha256": str, "resumable": bool, "quiescent": bool}
 CHUNK = 1 << 20
 
 
@@ -46,12 +47,14 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     A save that fails for lack of space (or any other OSError) leaves what was there and raises StorageError; while
     `forgiving` (`callbacks.LastCheckpoint` is, whose next save may succeed) only the `max_failures`-th in a row does.
+    `before_visible` is called when a checkpoint is whole on the disk and not yet under its name.
     """
 
     def __init__(self, max_failures: int = 3):
         self.max_failures = max_failures
         self.failures = 0  # in a row
         self.forgiving = False
+        self.before_visible: Callable[[], None] = lambda: None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`, keeping the file that was there as <name>.previous.ckpt.
@@ -66,6 +69,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _, sink = _stage_checkpoint(path, checkpoint)
+            self.before_visible()
             _add_to_manifest(path, sink, checkpoint)
             if path.exists():
                 _second_name(path, old)
@@ -299,14 +303,14 @@ def _read_manifest(folder: Path) -> list[dict]:
         return []
     try:
         manifest = json.loads(path.read_bytes())
-        entries = [
-            {"resumable": True, "quiescent": False}
-            | entry
-            | {"sequence": int(entry["sequence"]), "size": int(entry["size"]), "file": str(entry["file"])}
-            for entry in manifest["checkpoints"]
-            if isinstance(entry["sha256"], str)
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        entries = [{"resumable": True, "quiescent": False} | entry for entry in manifest["checkpoints"]]
+        for entry in entries:
+            for name, kind in ENTRY.items():
+                if type(entry[name]) is not kind:
+                    raise TypeError(f"{name} is no {kind.__name__}")
+            if entry["sequence"] < 0 or entry["size"] < 0 or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+                raise ValueError("a number or a hash is none")
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, IsADirectoryError) as error:
         warnings.warn(f"{path} is damaged ({first_line(error)}); going by the checkpoints' own checksums", stacklevel=2)
         return []
     return sorted(entries, key=lambda entry: entry["sequence"])

@@ -6,6 +6,11 @@ from typing import get_args, get_type_hints
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from envs.env import RulesError
+
+LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits
+LARGEST_INT = 2**63 - 1
+
 
 class ConfigError(ValueError):
     """Something in the configuration cannot work; the message names the field, the value and the remedy."""
@@ -20,8 +25,14 @@ class StorageError(OSError):
 
 
 def exit_code(error: BaseException) -> int:
-    """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug)."""
-    kinds = (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (FloatingPointError, 4), (OSError, 5)
+    """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug).
+
+    A game whose rules turn out to be wrong in the midst of a run counts as numerics.
+    """
+    kinds = (
+        (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (ArithmeticError, 4), (RulesError, 4),
+        (OSError, 5),
+    )  # fmt: skip
     for kind, code in kinds:
         if isinstance(error, kind):
             return code
@@ -49,5 +60,7 @@ def check_ranges(function: Callable, arguments: dict) -> None:
                 kind(value)
             except (ValueError, TypeError) as error:
                 raise ConfigError(f"{name}={value}: {str(error).splitlines()[0]}") from None
-            if not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{name}={value}: must be finite")
+            if abs(value) > (LARGEST_INT if isinstance(value, int) else LARGEST_FLOAT):
+                raise ConfigError(f"{name}={value}: too large for a number of the machine")

@@ -19,8 +19,30 @@ _SCAFFOLD = re.compile(
 )
 
 
+LONGEST = 200  # characters of a value that is quoted
+_QUOTED = re.compile(
+    rf"'[^']{{{LONGEST},}}'|\"[^\"]{{{LONGEST},}}\"|[\[({{][^\])}}]{{{LONGEST},}}[\])}}]|\S{{{LONGEST + 1},}}"
+)
+
+
 def one_line(message: str) -> str:
-    """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name."""
+    """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name.
+
+    Values are cut after `LONGEST` characters.
+    """
+    return _cut(_reason(_middle_out(message)))
+
+
+def _cut(text: str) -> str:
+    return _QUOTED.sub(lambda found: f"{found[0][:LONGEST]}…{found[0][-1] if found[0][-1] in '])}' else ''}", text)
+
+
+def _middle_out(text: str, most: int = 20_000) -> str:
+    """The first and the last of a text that nobody would read."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
+
+
+def _reason(message: str) -> str:
     key, reason = "", ""
     for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
         if found := re.match(r"(?:Parser key|Problem with given class_path) [\"']([\w.+]+)[\"']:?\s*(.*)", line):

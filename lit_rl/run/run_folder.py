@@ -1,4 +1,8 @@
-"""The folder of a run: claimed by one process, its metrics.csv continued where a checkpoint stands."""
+"""The folder of a run: claimed by one process, its metrics.csv continued where a checkpoint stands.
+
+status.json says in `checkpointed` whether the run has ever got as far as a checkpoint. False stands there before the
+first one, true before the first one is visible; so false, and nothing else, proves that there is none to lose.
+"""
 
 import csv
 import fcntl
@@ -75,6 +79,44 @@ def lock_run_folder(folder: Path) -> None:
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
     file.flush()
     _held.append(file)
+
+
+def read_status(folder: Path) -> dict:
+    """What <folder>/status.json says; {} if there is none, or none that can be read."""
+    try:
+        status = json.loads((folder / "status.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def without_checkpoint(folder: Path) -> str:
+    """Why the run in `folder` may have had a checkpoint, although none to go on from is there; "" if it had none."""
+    if (folder / "checkpoints").exists() and (not os.path.isdir(folder / "checkpoints") or _traces(folder)):
+        return "its checkpoints folder is not as a run leaves it before the first checkpoint"
+    status = read_status(folder)
+    if not status:
+        return "its status.json is missing or damaged"
+    if status.get("checkpointed") is not False or status.get("state") == "finished":
+        return f"its status.json ({str(status.get('state'))[:20]}) does not say that it never had one"
+    return ""
+
+
+def _traces(folder: Path) -> bool:
+    """A file of the checkpoints folder that is more than a write cut off, or a folder that cannot be read."""
+    try:
+        return any(not name.endswith(".stage") for name in os.listdir(folder / "checkpoints"))
+    except OSError:
+        return True
+
+
+def move_aside(path: Path) -> None:
+    """Give the file, if there is one, a free name beside it: metrics.previous.csv, then metrics.previous2.csv ..."""
+    number = 1
+    while (aside := path.with_name(f"{path.stem}.previous{number if number > 1 else ''}{path.suffix}")).exists():
+        number += 1
+    if path.exists():
+        os.rename(path, aside)
 
 
 def write_json(path: Path, content: dict) -> None:

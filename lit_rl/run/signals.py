@@ -8,6 +8,9 @@ each other (`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which 
 import os
 import shlex
 import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +21,7 @@ HANDLED = {
     signal.SIGHUP: "_on_signal",
     signal.SIGALRM: "_on_alarm",
 }
+LAST_WORDS = 1.0  # seconds that they may take
 GRACE = 4.0  # seconds until the end of the batch; then the run leaves with the checkpoint it has
 
 
@@ -40,15 +44,20 @@ class Stopped(BaseException):
 
 
 class _Requests:
-    """`received`: the signal that asks to stop, 0 if none. `deferred`: somebody looks at it after each batch."""
+    """`received`: the signal that asks to stop, 0 if none. `deferred`: somebody looks at it after each batch.
+
+    `last_words`: called with that signal before a second one ends the process.
+    """
 
     def __init__(self) -> None:
         self.received, self.deferred = 0, False
+        self.last_words: Callable[[int], None] = lambda signum: None
+        self._leaving = False
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored."""
-        self.received, self.deferred = 0, False
+        self.received, self.deferred, self._leaving = 0, False, False
         for signum, handler in HANDLED.items():
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue
@@ -58,6 +67,7 @@ class _Requests:
     def restore(self) -> None:
         """Give the signals back to whoever had them before the first `install`."""
         self.clear_alarm()
+        self.last_words = lambda signum: None
         while self._before:
             signal.signal(*self._before.popitem())
 
@@ -66,11 +76,23 @@ class _Requests:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.received:
-            os._exit(128 + self.received)  # asked twice: now; files are replaced atomically
+            self._leave_now()
         self.received = signum
         if not self.deferred:
             raise Stopped(signum)
         signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+    def _leave_now(self) -> None:
+        """Asked twice: now; files are replaced atomically."""
+        code = 128 + self.received
+        if not self._leaving:
+            self._leaving = True
+            late = threading.Timer(LAST_WORDS, os._exit, [code])  # a device or a disk may hang
+            late.daemon = True
+            late.start()
+            with suppress(Exception):
+                self.last_words(self.received)
+        os._exit(code)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         raise Stopped(self.received)

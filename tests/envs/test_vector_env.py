@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from naive import legal_of, obs_of, rewards_of
 
-from envs.env import IllegalActionError, NoLegalActionError
+from envs.env import IllegalActionError, NoDecisionError, NoLegalActionError
 from envs.game import CHANCE, TERMINAL, load_game
-from envs.vector_env import VectorEnv
+from envs.vector_env import VectorEnv, rehearse
 
 BUFFERS = (
     "state", "player", "legal", "obs", "rewards", "bonus", "done", "truncated", "num_decisions", "chance_streams",
@@ -303,3 +303,28 @@ def test_a_million_fuzzed_actions(any_game, capsys):
     tally = fuzz_actions(any_game, 1_000_000)
     with capsys.disabled():
         print(f"\n{any_game.name}: {tally}, state untouched by all that were refused")
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("endless", "no player comes to move within max_steps=9"),
+        ("unbalanced", "do not sum to 1"),
+        ("negative", "negative"),
+    ],
+)
+def test_chance_that_is_none_is_found(name, words, num_threads):
+    """Where it is met, and before anything is learned."""
+    game = load_game(f"games.{name}")
+    env = VectorEnv(game, 5, seed=0, num_threads=num_threads)
+    with pytest.raises(NoDecisionError, match=words):
+        for _ in range(3):
+            env.step(env.sample_uniform())
+    with pytest.raises(NoDecisionError, match=words):
+        rehearse(game)
+
+
+def test_honest_games_pass_the_rehearsal(any_game):
+    rehearse(any_game)
+    rehearse(any_game, truncate_after=2, record=True, observe_all=True)

@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import os
 import random
 import shutil
@@ -221,3 +222,36 @@ def test_numbers_of_the_command_line_are_saved_as_plain_ones(tmp_path):
     (group,) = torch.load(path, weights_only=True)["optimizer_states"][0]["param_groups"]
     assert group == {"lr": 0.003, "betas": (0.9, 1)} and type(group["lr"]) is float
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] is rate
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sequence": "3"}, {"sequence": True}, {"sequence": 1.0}, {"sequence": -1}, {"sequence": None}, {"size": "7"},
+        {"size": -7}, {"file": 3}, {"file": None}, {"sha256": "x"}, {"sha256": None}, {"sha256": ["a"]},
+        {"resumable": "no"}, {"resumable": 1}, {"quiescent": None}, {"quiescent": [1]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_with_odd_types_is_a_damaged_manifest(tmp_path, change):
+    """A warning says so, and the checkpoints' own checksums decide."""
+    for number in range(2):
+        checkpoint = {"state_dict": {"w": torch.ones(3)}, "global_step": number, "loops": {"a": 1}}
+        VerifiedCheckpointIO().save_checkpoint(
+            checkpoint | {"optimizer_states": [1], "quiescent": True}, tmp_path / "last.ckpt"
+        )
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["checkpoints"][0] |= change
+    path.write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="manifest.json is damaged"):
+        newest, refused = newest_verified(tmp_path)
+    assert newest == tmp_path / "last.ckpt" and not refused
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '{"checkpoints": {"a": 1}}', '{"checkpoints": [3]}', "{}"])
+def test_a_manifest_that_is_none_is_a_damaged_manifest(tmp_path, content):
+    VerifiedCheckpointIO().save_checkpoint({"state_dict": {}, "loops": {"a": 1}, "global_step": 1}, tmp_path / "a.ckpt")
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.warns(UserWarning, match="manifest.json is damaged"):
+        assert verify(tmp_path / "a.ckpt") == {}

@@ -5,6 +5,7 @@ import math
 import pytest
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
 
+from envs.env import NoDecisionError, NoLegalActionError
 from lit_rl.run.errors import ArtefactError, ConfigError, StorageError, check_ranges, exit_code
 
 
@@ -12,7 +13,8 @@ from lit_rl.run.errors import ArtefactError, ConfigError, StorageError, check_ra
     ("error", "code"),
     [
         (ConfigError(), 2), (ArtefactError(), 3), (FloatingPointError(), 4), (StorageError(), 5), (OSError(), 5),
-        (ValueError(), 1), (RuntimeError(), 1),
+        (ValueError(), 1), (RuntimeError(), 1), (ZeroDivisionError(), 4), (OverflowError(), 4),
+        (NoLegalActionError(), 4), (NoDecisionError(), 4),
     ],
 )  # fmt: skip
 def test_exit_codes(error, code):
@@ -36,6 +38,9 @@ def function(rate: PositiveFloat, share: ClosedUnitInterval | None = None, numbe
         ({"rate": math.nan}, "rate=nan"),
         ({"rate": 1.0, "share": 1.5}, "share=1.5: "),
         ({"rate": 1.0, "number": 0}, "number=0: "),
+        ({"rate": 1e308}, "rate=1e.308: too large"),
+        ({"rate": 1.0, "number": 2**63}, "number=9223372036854775808: too large"),
+        ({"rate": 1.0, "number": 10**400}, "number=1000.*: too large"),
     ],
 )
 def test_numbers_out_of_range_are_named(arguments, words):

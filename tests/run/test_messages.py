@@ -1,6 +1,7 @@
 """Bad input: one line that names the key, the value and the nearest name, and exit code 2."""
 
 import re
+import time
 
 import pytest
 from harness import SMALL
@@ -31,7 +32,27 @@ pytestmark = [
         (["--ckpt_path", "last"], "ckpt_path=last: .*kuhn_ppo.yaml lies in none"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--trainer.max_epochs", "many"], "max_epochs: .*many"),
+        (["--seed_everything", str(2**32)], "seed_everything=4294967296: needs 0 to 4294967295"),
+        (["--model.clip", "1e308"], "clip=1e.308: too large"),
+        (["--model.optimizer", "SparseAdam"], "SparseAdam cannot take a step here"),
+        (["--data.num_steps", str(10**18)], "data.num_steps=1000000000000000000: a rollout of at least"),
+        (["--data.num_steps", str(10**9)], "data.num_steps=1000000000: a rollout of at least"),
+        (["--data.num_envs", str(10**15)], "data.num_envs=1000000000000000"),
+        (["--data.num_envs", str(10**400)], "num_envs=|int too large"),
+        (["--config", "\udcff.yaml"], "is no UTF-8"),
+        (["--trainer.default_root_dir", "\udcff"], "is no UTF-8"),
+        (["--data.seed", "3"], "data.seed: is copied from seed_everything; set that instead"),
+        (["--data.init_args.seed=0"], "data.seed: is copied from seed_everything"),
+        (["--data", "{class_path: SelfPlayDataModule, init_args: {seed: 1}}"], "data.seed: is copied"),
+        (["--model.game", "envs.kuhn_poker"], "model.game: is copied from data.game; set that instead"),
+        (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val=-1: needs at least 0"),
+        (["--trainer.gradient_clip_val", "1e308"], "trainer.gradient_clip_val=1e.308"),
+        (["--trainer.log_every_n_steps", "-5"], "trainer.log_every_n_steps=-5: needs at least 1"),
+        (["--model.sampling_temperature", "1e-30"], "sampling_temperature: .*1e-30"),
+        (["--data.game", "games.endless"], "data.game=games.endless: .* no player comes to move within max_steps=9"),
+        (["--data.game", "games.unbalanced"], "data.game=games.unbalanced: .* do not sum to 1"),
     ],
+    ids=lambda value: " ".join(value)[:40].encode("ascii", "replace").decode() if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_and_exit_code_2(command, args, words):
     code, _, err = command("fit", *SMALL, *args)
@@ -39,6 +60,58 @@ def test_bad_input_is_one_line_and_exit_code_2(command, args, words):
     (line,) = [line for line in err.splitlines() if line.startswith("error[2]: ")]
     assert err.splitlines()[-1] == line and "Traceback" not in err
     assert re.search(words.replace("?", r"\?"), line), line
+
+
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (BOMB.encode(), "its aliases stand for more than"),
+        (b"model: &a [*a]\n", "is nested too deeply"),
+        (b"model: " + b"[" * 5000 + b"]" * 5000, "is nested too deeply"),
+        (b"model: {class_path: PPO} # \xff\n", "is no UTF-8"),
+        (b"data: {init_args: {seed: 3}}\n", "data.seed: is copied from seed_everything"),
+    ],
+    ids=["bomb", "circle", "deep", "latin", "linked"],
+)
+@pytest.mark.parametrize("option", ["--config", "--config=", "--model"])
+def test_files_that_are_refused_at_once(command, tmp_path, content, words, option):
+    if words.startswith("data.seed") and option == "--model":
+        return
+    path = tmp_path / "o.yaml"
+    path.write_bytes(content)
+    began = time.perf_counter()
+    code, _, err = command("fit", *SMALL, *([option + str(path)] if option.endswith("=") else [option, path]))
+    assert code == 2 and words in err.splitlines()[-1] and "Traceback" not in err
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize("name", ["--data.game", "--model", "--model.entropy_coef", "--model.lr_schedule"])
+@pytest.mark.parametrize("value", ["x" * 50_000, "[" + "1, " * 20_000 + "1]"], ids=["word", "list"])
+def test_a_long_value_is_cut(command, name, value):
+    code, _, err = command("fit", *SMALL, name, value)
+    assert code == 2 and len(err.splitlines()[-1]) < 1000, err[:3000]
+
+
+def test_rules_that_go_wrong_in_mid_run_are_numerics(command, tmp_path):
+    code, _, err = command(
+        "fit",
+        *SMALL,
+        "--data.game",
+        "games.late",
+        "--data.num_steps",
+        "80",
+        "--data.evaluation",
+        "[]",
+        "--model.credit.cut_games",
+        "bootstrap",
+    )
+    line = err.splitlines()[-1]
+    assert code == 4 and "no player comes to move" in line and line.startswith("error[4]: ")
 
 
 def test_a_schedule_with_a_misspelt_target_stops_at_start(command, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 
 import pytest
@@ -117,3 +118,73 @@ def test_a_checkpoint_of_another_game_algorithm_or_network_is_refused(litrl, tmp
     for i, (more, words) in enumerate(cases):
         assert litrl(fit_arguments("kuhn_ppo", tmp_path) + more, tmp_path / f"log{i}") == 3
         assert words in last_line(tmp_path / f"log{i}")
+
+
+LOST = {
+    "missing": shutil.rmtree,
+    "empty": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "unreadable": lambda folder: [path.write_bytes(b"no") for path in folder.glob("*.ckpt")],
+    "no folder": lambda folder: (shutil.rmtree(folder), folder.write_text("")),
+    "not resumable": lambda folder: [weights_alone(path) for path in folder.iterdir()],
+    "without files": lambda folder: [path.unlink() for path in folder.glob("*.ckpt")],
+    "no longer known": lambda folder: (shutil.rmtree(folder), (folder.parent / "status.json").unlink()),
+    "known by half": lambda folder: (shutil.rmtree(folder), (folder.parent / "status.json").write_text("[1]")),
+}
+
+
+def weights_alone(path):
+    if path.name == "last.ckpt":
+        torch.save({"state_dict": torch.load(path, weights_only=True)["state_dict"], "global_step": 3}, path)
+    else:
+        path.unlink()
+
+
+def content_of(folder):
+    """Of every file below it, but for the lock that names its last holder."""
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "lock"
+    }
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_lost_checkpoints_lose_nothing_else(litrl, tmp_path, undisturbed, how):
+    """A run that got as far as a checkpoint is never begun anew in its folder; not a byte there changes."""
+    folder = tmp_path / "version_0"
+    shutil.copytree(undisturbed["kuhn_ppo"][2], folder)
+    LOST[how](folder / "checkpoints")
+    before = content_of(folder)
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 3
+    assert last_line(tmp_path / "log").startswith(
+        f"error[3]: ckpt_path=last: no checkpoint in {folder / 'checkpoints'}"
+    )
+    assert content_of(folder) == before
+
+
+@pytest.mark.parametrize("sabotage", [("die_at_start",), ("die_in_first_save",)], ids=lambda name: name[0])
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(litrl, tmp_path, undisturbed, sabotage):
+    """Its status.json proves that there was none; what it had logged is moved aside all the same."""
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=sabotage) == -signal.SIGKILL
+    folder = tmp_path / "version_0"
+    assert json.loads((folder / "status.json").read_text())["checkpointed"] is False
+    logged = {
+        name: (folder / name).read_bytes() for name in ("metrics.csv", "replay.jsonl") if (folder / name).exists()
+    }
+    assert "replay.jsonl" in logged
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0, last_line(tmp_path / "log")
+    assert digest(folder) == undisturbed["kuhn_ppo"][0]
+    assert json.loads((folder / "status.json").read_text())["checkpointed"] is True
+    for name, content in logged.items():
+        stem, suffix = name.split(".")
+        assert (folder / f"{stem}.previous.{suffix}").read_bytes() == content
+
+
+def test_another_configuration_is_moved_aside(litrl, tmp_path, undisturbed):
+    folder = tmp_path / "version_0"
+    shutil.copytree(undisturbed["kuhn_ppo"][2], folder)
+    before = (folder / "config.yaml").read_bytes()
+    for _ in range(2):  # the second time it is the same one
+        assert litrl([*resume_arguments(folder), "--trainer.max_epochs", "61"], tmp_path / "log") == 0
+    assert (folder / "config.previous.yaml").read_bytes() == before != (folder / "config.yaml").read_bytes()
+    assert not (folder / "config.previous2.yaml").exists()

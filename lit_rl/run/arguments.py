@@ -1,0 +1,105 @@
+"""What a command line is refused for before anything is parsed: unreadable names, exploding YAML, linked arguments."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+from jsonargparse import set_loader
+from jsonargparse._loaders_dumpers import yaml_load
+
+from lit_rl.run.errors import ConfigError
+
+LINKED = {("data", "seed"): "seed_everything", ("model", "game"): "data.game"}
+MAX_VALUES = 10_000  # of a configuration with aliases, each counted as what it stands for
+MAX_DEPTH = 50  # of values within values
+
+
+def check_arguments(args: Sequence[str]) -> None:
+    """Look through the words of a command line and the files of its --config, --data and --model.
+
+    Raises:
+        ConfigError: no UTF-8, aliases that stand for too much, or a value for what is copied from elsewhere.
+    """
+    for word in args:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{word!a}: is no UTF-8; rename it") from None
+    for name, value in _options(args):
+        key = tuple(name.replace(".init_args", "").split("."))
+        if key in LINKED:
+            _refuse(key)
+        if name in ("config", "data", "model"):
+            content = _content(name, value)
+            for part, field in LINKED:
+                there = content if name == part else content.get(part) if name == "config" else None
+                init_args = there.get("init_args") if isinstance(there, dict) else None
+                if isinstance(init_args, dict) and field in init_args:
+                    _refuse((part, field))
+
+
+def load_yaml(text: str):
+    """What the parser reads everywhere: plain YAML, in which aliases do not explode.
+
+    Raises:
+        Bomb: its aliases stand for more than MAX_VALUES values, or it is deeper than MAX_DEPTH.
+        yaml.YAMLError: it is none.
+    """
+    try:
+        value = yaml_load(text)
+        number = _num_values(value, {}, 0)
+    except RecursionError:
+        raise Bomb("is nested too deeply") from None
+    if "*" in text and number > MAX_VALUES:
+        raise Bomb(f"its aliases stand for more than {MAX_VALUES:,} values")
+    return value
+
+
+class Bomb(yaml.YAMLError):
+    """YAML that is small to read and large to hold."""
+
+
+set_loader("yaml", load_yaml, exceptions=(yaml.YAMLError,))
+
+
+def _num_values(value, known: dict[int, int], depth: int) -> int:
+    """Of a value and all below it; each object is looked at once, however often it occurs."""
+    if not isinstance(value, dict | list):
+        return 1
+    if depth > MAX_DEPTH:  # also one that holds itself
+        raise RecursionError
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_num_values(part, known, depth + 1) for part in parts)
+    return known[id(value)]
+
+
+def _options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(name, value) of each option, as `--name value` or `--name=value`."""
+    for word, after in zip(args, [*args[1:], ""]):
+        if found := re.match(r"--([\w.+]+)(?:=(.*))?$", word, re.DOTALL):
+            yield found[1], after if found[2] is None else found[2]
+
+
+def _content(name: str, value: str) -> dict:
+    """The dictionary that `value` is, or is the file of; {} where it is neither, which is the parser's to say."""
+    try:
+        is_file = Path(value).is_file()
+    except (OSError, ValueError):
+        is_file = False
+    try:
+        content = load_yaml(Path(value).read_text(encoding="utf-8") if is_file else value)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}={value}: is no UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"{name}={value}: cannot be read ({error.strerror})") from None
+    except Bomb as error:
+        raise ConfigError(f"{name}={value}: {error}") from None
+    except yaml.YAMLError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _refuse(key: tuple[str, str]) -> None:
+    raise ConfigError(f"{'.'.join(key)}: is copied from {LINKED[key]}; set that instead")
