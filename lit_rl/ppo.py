@@ -7,7 +7,7 @@ entropy coefficient is large. Here the coefficient anneals, and an average of th
 Ours, not from a paper: learning from whole games only (`lit_rl.rollout.Collecting`) and counting infostates rather than
 decisions (`lit_rl.batches.infostate_weights`). What it leaves out: recurrence, reference policies (see R-NaD).
 
-    litrl fit --config configs/leduc_ppo.yaml      NashConv 0.323 at 10 M decisions, median of 5 seeds (uniform: 4.747)
+    litrl fit --config configs/leduc_ppo.yaml      NashConv 0.321 at 10 M decisions, median of 8 runs (uniform: 4.747)
 
 One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`:
 losses [N], their mean. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions.
