@@ -20,6 +20,7 @@ CHANCE_STREAM, ACTION_STREAM = 1, 2
 CHECK = "its rules are wrong, python -m envs.contract shows how they come to it"
 SAVED = ("num_decisions", "game_streams", "action_streams")  # besides the moves
 DERIVED = ("state", "player", "legal", "obs", "history", "num_decisions", "moves", "chance_streams", "game_streams")
+END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
 FIRST_MOVES = 32  # decisions that there is room for at first
 
 
@@ -124,7 +125,7 @@ class VectorEnv(Env):
         """
         made = np.arange(self.moves.shape[1]) < self.num_decisions[:, None]
         arrays = {name: getattr(self, name).tobytes() for name in SAVED}
-        return {"game": self._game_name} | arrays | {"moves": self.moves[made].tobytes()}
+        return {"game": self._game_name} | arrays | {"moves": self.moves[made].tobytes() + END}
 
     def load_state_dict(self, state: dict[str, bytes | str]) -> None:
         """Go on where `state` was taken.
@@ -146,6 +147,8 @@ class VectorEnv(Env):
             if not isinstance(data, bytes):
                 raise SavedGamesError(f"saved env state: {name} is {type(data).__name__}, needs bytes")
             array = getattr(self, name)
+            if name == "moves":
+                data = data.removesuffix(END)
             size, needed = len(data), array.nbytes
             if name == "moves":
                 needed = int(saved["num_decisions"].sum(dtype=np.int64)) * array.itemsize

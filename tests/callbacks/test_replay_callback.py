@@ -154,14 +154,6 @@ def test_a_full_disk_closes_the_replay_and_training_goes_on(make_fit, tmp_path, 
     assert float(trainer.callback_metrics["replay/dropped"]) == 150 - games
 
 
-def test_a_replay_added_to_an_env_that_does_not_record_is_an_error(make_fit):
-    trainer, model, data = make_fit(max_epochs=1)
-    trainer.fit(model, data)
-    other, _, _ = make_fit(callbacks=[Replay()], max_epochs=2)
-    with pytest.raises(ConfigError, match="does not record"):
-        other.fit(model, data)
-
-
 def test_ranges():
     with pytest.raises(ConfigError, match="every=0"):
         Replay(every=0)

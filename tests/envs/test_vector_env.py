@@ -327,4 +327,4 @@ def test_chance_that_is_none_is_found(name, words, num_threads):
 
 def test_honest_games_pass_the_rehearsal(any_game):
     rehearse(any_game)
-    rehearse(any_game, truncate_after=2, record=True, observe_all=True)
+    rehearse(any_game, truncate_after=2, observe_all=True)
