@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import lightning as L
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat, restricted_number_type
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, PositiveFloat
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -29,14 +29,10 @@ from lit_rl.meter import Meter
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, average_of
 from lit_rl.returns import Credit, gae
-from lit_rl.rollout import Collecting, Rollout
+from lit_rl.rollout import Collecting, Rollout, Temperature
 from lit_rl.run.errors import check_ranges
 from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
-
-Temperature = restricted_number_type(
-    "Temperature", float, (">=", 1e-3), docstring="float of at least 0.001, below which sampling is no longer random"
-)
 
 
 class PPO(L.LightningModule):

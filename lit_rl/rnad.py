@@ -1,8 +1,7 @@
 """Learning that is held close to a reference policy, which follows at a distance; by self-play, in two forms.
 
 Self-play alone circles around an equilibrium (scripts/trajectory.py). A price on leaving a reference policy makes it
-settle between the two; the reference moves there, and so on: regularised Nash dynamics (Perolat et al. 2021,
-arXiv 2002.08456).
+settle between the two; the reference moves there, and so on (Perolat et al. 2021, arXiv 2002.08456).
 
 kl      PPO's loss with the KL to a reference, as the users' documents have it; with the moving reference the magnet of
         MMD (Sokota et al. 2023, arXiv 2206.05825). alpha = 0 is PPO to the last bit.
@@ -16,14 +15,12 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
             Q(a) = V - eta log(pi(a) / pi_ref(a)) + 1[a = a_t] d_t / mu(a_t),      A = Q - sum over b of pi(b) Q(b)
 
         References are copies of the target network. Ours: gamma_H, which adds -gamma_H log pi(a) to Q, and the weights
-        of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise, but an
-        action too rare to be drawn feels its advantage only now and then.
+        of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise.
 
 What this leaves out: recurrence, DeepNash's thresholded and rounded policy, more than two players in the form neurd.
-
     litrl fit --config configs/leduc_rnad.yaml     NashConv 0.218 at 10 M decisions, median of 5 seeds (uniform: 4.747)
 
-One iteration is as in `lit_rl.ppo`; the reference moves after the last minibatch. Letters: T, B, N, M and A as there.
+One iteration and its letters are as in `lit_rl.ppo`; the reference moves after the last minibatch.
 """
 
 from collections.abc import Iterator
@@ -48,8 +45,10 @@ from lit_rl.returns import Credit, gae, two_player_v_trace
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
-from lit_rl.run.saved_values import need
+from lit_rl.run.saved_values import saved_like
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
+
+KEPT = {"returns": torch.float32, "advantages": torch.float32, "valid": torch.bool}  # [T, B] each, of v-trace
 
 
 class RNaD(L.LightningModule):
@@ -59,7 +58,7 @@ class RNaD(L.LightningModule):
         form: kl for PPO's loss and KL(pi || pi_ref), neurd for DeepNash's reward transform, v-trace and NeuRD.
         reference: builds the reference policy, see `lit_rl.references`.
         reference_coef: alpha, weight of KL(pi || pi_ref), in reward units per nat (form kl).
-        entropy_coef: gamma_H, weight of the entropy bonus, in reward units per nat.
+        entropy_coef: gamma_H, weight of the entropy, in reward units per nat.
         eta: price of leaving the reference, in reward units per nat (form neurd).
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
@@ -126,13 +125,7 @@ class RNaD(L.LightningModule):
         else:
             if not self.kept:  # a run resumed in mid-iteration has newer weights
                 self.kept |= self._v_trace(rollout)
-            kinds = {"returns": torch.float32, "advantages": torch.float32, "valid": torch.bool}
-            shape = rollout.player.shape
-            returns, advantages, valid = kept = [self.kept.get(name) for name in kinds]
-            fits = [
-                isinstance(x, Tensor) and (x.dtype, x.shape) == (kind, shape) for x, kind in zip(kept, kinds.values())
-            ]
-            need(all(fits), "kept is not of the rollout beside it")
+            returns, advantages, valid = saved_like(self.kept, KEPT, rollout.player.shape)
         return minibatches(rollout, advantages, returns, valid, self.minibatches, generator)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
+from jsonargparse.typing import restricted_number_type
 from torch import Tensor, nn
 
 from envs.bits import pack, unpack
@@ -20,6 +21,9 @@ from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
 
 CutGames = Literal["carry", "bootstrap", "drop"]
+Temperature = restricted_number_type(
+    "Temperature", float, (">=", 1e-3), docstring="float of at least 0.001, below which sampling is no longer random"
+)
 MOST_DISTINCT = 0.9  # of a step's rows: beyond, merging equal ones costs more than it brings
 
 

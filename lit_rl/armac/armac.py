@@ -58,7 +58,6 @@ from lit_rl.policy import NetworkFactory
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run import resume
 from lit_rl.run.errors import ConfigError, check_ranges
-from lit_rl.run.saved_values import saved_dict, saved_list
 
 DRAW_STREAM = 11
 
@@ -160,7 +159,7 @@ class ARMAC(L.LightningModule):
             check_same_bins(scheduler=self.policy.scheduler.bins, meta_regret=self.meta_regret.bins)
         self.average = network(self.game)
         self.critic = critic(self.game)
-        self.optimizer = optimizer
+        self.optimizer, self.trace_lambda = optimizer, trace_lambda
         self.networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
         if self.policy.actor is not None:
             self.networks["actor"] = self.policy.actor
@@ -168,7 +167,6 @@ class ARMAC(L.LightningModule):
             self.networks["scheduler"] = self.policy.scheduler
         groups = resume.as_settings(Groups, groups)
         self.groups = {name: getattr(groups, name) for name in self.networks}
-        self.trace_lambda = trace_lambda
         self.ratio_cap = float("inf") if ratio_cap is None else ratio_cap
         self.actor_entropy_coef, self.actor_threshold = actor_entropy_coef, actor_threshold
         self.scheduler_utility_coef = scheduler_utility_coef
@@ -251,9 +249,8 @@ class ARMAC(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         resume.load_state(self, checkpoint)
         with resume.well_formed("what ARMAC remembers"):
-            ranks = saved_list(checkpoint["memories"], "memories")
             names = ("lessons", *self._remembered())
-            mine = saved_dict(ranks[min(self.global_rank, len(ranks) - 1)], "memories", names)
+            mine = resume.of_this_rank(checkpoint["memories"], self.global_rank, "memories", names)
             num_bins = len(self.policy.scheduler.bins)
             self._lessons = None if mine["lessons"] is None else Lessons.of_state(mine["lessons"], self.game, num_bins)
             for name, part in self._remembered().items():

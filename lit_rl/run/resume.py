@@ -26,6 +26,13 @@ def of_every_rank(trainer: L.Trainer, mine) -> list:
     return ranks
 
 
+def of_this_rank(ranks, rank: int, where: str, keys) -> Mapping:
+    """A dictionary with those keys, saved by `of_every_rank`; the last one's where there are more ranks now."""
+    ranks = saved_list(ranks, where)
+    need(len(ranks) > 0, f"{where} is empty")
+    return saved_dict(ranks[min(rank, len(ranks) - 1)], where, keys)
+
+
 def save_plain_hyperparameters(module: L.LightningModule) -> None:
     """Called in an algorithm's constructor: keep of its arguments what a checkpoint may hold, as plain Python.
 

@@ -89,6 +89,14 @@ def saved_tensor(
     return value
 
 
+def saved_like(kept: Mapping, kinds: Mapping[str, torch.dtype], shape: torch.Size) -> list[Tensor]:
+    """The tensors of those names and dtypes that were kept of a rollout of that shape [T, B]."""
+    found = [kept.get(name) for name in kinds]
+    fits = [isinstance(x, Tensor) and (x.dtype, x.shape) == (kind, shape) for x, kind in zip(found, kinds.values())]
+    need(all(fits), "kept is not of the rollout beside it")
+    return found
+
+
 def saved_legal(value, where: str, num_rows: int | None, num_actions: int) -> Tensor:
     """Legal actions [N, A] bool; every row has one."""
     legal = saved_tensor(value, where, torch.bool, (num_rows, num_actions))
