@@ -47,9 +47,11 @@ from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
 from callbacks.throughput import Throughput
+from callbacks.validations import Validations
 from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.algorithm import check_algorithm
 from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
@@ -61,8 +63,10 @@ from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, repl
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
+from lit_rl.run.resume import check_fits
 from lit_rl.run.run_folder import (
     RunLogger,
+    RunTensorBoard,
     claim_run_folder,
     lock_run_folder,
     move_aside,
@@ -94,7 +98,8 @@ __all__ = [
     "main",
 ]  # fmt: skip
 
-ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
+# Unless the config lists the class itself, or --without names it.
+ALWAYS = (FiniteGuard, Throughput, Validations, RunProgress, RunSummary, LastCheckpoint)
 QUIET = (
     ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
     ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
@@ -250,6 +255,16 @@ class LitRLCLI(LightningCLI):
                     "leave one of the two out"
                 )
 
+    def before_fit(self) -> None:
+        """Refuse a checkpoint of something else before anything is compiled; so do validate, test and predict."""
+        path = self._get(self.config_init, "ckpt_path")
+        if path is not None and path != "hpc":
+            check_algorithm(self.model)
+            checkpoint = VerifiedCheckpointIO().load_checkpoint(path, map_location="cpu")
+            check_fits(self.model, checkpoint, resumes=self.subcommand == "fit")
+
+    before_validate = before_test = before_predict = before_fit
+
     def _newest_checkpoint(self, run_folder: Path) -> str | None:
         newest, refused = newest_verified(run_folder / "checkpoints")
         for reason in refused:
@@ -294,7 +309,13 @@ class LitRLCLI(LightningCLI):
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
                     _offline_if_unreachable(logger)
             own = [self._run_logger(Path(trainer.default_root_dir or "runs"))] if self.subcommand == "fit" else []
-            kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
+            besides = [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
+            for logger in [x for x in besides if isinstance(x, RunTensorBoard)]:
+                if own:
+                    logger.run_folder = Path(own[0].log_dir)
+                else:  # no run, no folder of its own
+                    besides.remove(logger)
+            kwargs["logger"] = own + besides
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
             kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
         listed = {type(callback) for callback in trainer.callbacks or []}
@@ -395,7 +416,7 @@ def main(args: list[str] | None = None) -> None:
         begun = code == 1
         if "--debug" in words:
             traceback.print_exception(error)
-        what = one_line(str(error), [value for name, value in options(words) if name == "config"])
+        what = one_line(str(error), list(options(words)))
         if code == 1:
             what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
         print(f"error[{code}]: {what}", file=sys.stderr)

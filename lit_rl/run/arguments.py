@@ -4,7 +4,7 @@ Packaged configs and the user's own code are found; unreadable names, exploding 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -159,25 +159,27 @@ def _where_in(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: {reason}" if mark else f"is no YAML: {reason}"
 
 
-def line_of(key: str, files: Iterable[str]) -> str:
-    """Where the name `key` stands in the YAML files: "o.yaml, line 3"; "" if nowhere, or more than once."""
-    found, seen = [], set()
-    for file in files:
+def line_of(key: str, files: Sequence[str]) -> str:
+    """Where the name `key` stands in the last of the YAML files that has it: "o.yaml, line 3"; "" if unclear."""
+    for file in reversed(files):
         try:
             pending = [yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)]
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             continue
-        while pending and len(found) < 2:
+        found, seen = [], set()
+        while pending:
             node = pending.pop()
             if id(node) in seen:  # an alias
                 continue
             seen.add(id(node))
             if isinstance(node, yaml.MappingNode):
-                found += [(file, k.start_mark.line + 1) for k, _ in node.value if k.value == key]
+                found += [name.start_mark.line + 1 for name, _ in node.value if name.value == key]
                 pending += [value for _, value in node.value]
             elif isinstance(node, yaml.SequenceNode):
                 pending += node.value
-    return "{}, line {}".format(*found[0]) if len(found) == 1 else ""
+        if found:
+            return f"{file}, line {found[0]}" if len(found) == 1 else ""
+    return ""
 
 
 def _refuse(key: tuple[str, str]) -> None:

@@ -6,12 +6,13 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import get_args
 
 import lightning as L
 import torch
 
-from lit_rl.run.arguments import line_of
+from lit_rl.run.arguments import line_of, packaged_configs
 from lit_rl.run.own_code import what_is_missing
 
 OURS = ("lit_rl", "datamodules", "callbacks")
@@ -28,14 +29,15 @@ _QUOTED = re.compile(
 )
 
 
-def one_line(message: str, configs: Sequence[str] = ()) -> str:
+def one_line(message: str, given: Sequence[tuple[str, str]] = ()) -> str:
     """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name.
 
-    Where the name that is wrong stands in one place of the files `configs`, the line says so. Values are cut after
-    `LONGEST` characters.
+    Where the name that is wrong stands in a config of the options `given`, (name, value), the line says in which line.
+    Values are cut after `LONGEST` characters.
     """
     reason, name = _reason(_middle_out(message))
-    where = name and line_of(name, configs)
+    by_option = any(option.split(".")[-1] == name for option, _ in given)
+    where = "" if by_option else line_of(name, [value for option, value in given if option == "config"])
     return _cut(f"{where}: {reason}" if where else reason)
 
 
@@ -71,6 +73,9 @@ def _reason(message: str) -> tuple[str, str]:
 def _hint(reason: str) -> str:
     if missing := what_is_missing(reason):
         return missing
+    if found := re.search(r"(?:File does not exist: '|path but )([^\s']+)", reason):
+        close = difflib.get_close_matches(Path(found[1]).stem, packaged_configs(), n=1)
+        return f"; lit-rl's own go by their names: --config {close[0]}" if close else ""
     if found := re.search(r"Option '(\w+)' is not accepted|nrecognized arguments: --([\w.]+)", reason):
         wrong, names = found[1] or found[2].split(".")[-1], _argument_names()
     elif found := re.search(r"Expected a dot import path string: ([\w.]+)", reason):

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from lit_rl.run.checkpoint_io import replace_file
@@ -192,6 +192,24 @@ class MetricsFile(ExperimentWriter):
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self._write(fieldnames, self._read()[1])
+
+
+class RunTensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoard logger in <run>/tensorboard; the command says which run (see `configs/loggers`)."""
+
+    def __init__(self) -> None:
+        super().__init__(save_dir=".", name="", version="tensorboard")
+        self.run_folder = Path()
+
+    @property
+    def root_dir(self) -> str:
+        return str(self.run_folder)
+
+    save_dir = root_dir
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.run_folder / "tensorboard")
 
 
 class RunLogger(CSVLogger):
