@@ -24,7 +24,7 @@ PROMISES = {
     "zero-sum": "rewards sum to 0 (where claimed)",
     "init": "init over the remains of another game begins the same game as init over zeros",
     "infostate": "equal infostates have equal legal actions",
-    "hidden": "hidden_from means never sees: nothing that this player observes until the game ends depends on the action "
+    "hidden": "hidden_from means never sees: no obs of that player until the game ends depends on the action "
     "(where declared)",
     "recall": "equal infostates have equal own pasts (where perfect recall is claimed)",
     "render": "render gives a text",
