@@ -33,13 +33,14 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._shown = None
         if self._enabled and sys.stdout.isatty():
+            console = Console()
             total = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-            wide = [BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("<")] if Console().width >= WIDE else []
+            wide = [BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("<")] if console.width >= WIDE else []
             self._bar = Progress(
                 TextColumn("iteration"), MofNCompleteColumn(), *wide, TimeRemainingColumn(),
-                TextColumn("{task.fields[metrics]}"), refresh_per_second=4,
+                TextColumn("{task.fields[metrics]}"), refresh_per_second=4, console=console,
             )  # fmt: skip
-            self._room = Console().width - len(f"iteration {total}/{total} 0:00:00 ") - (36 if wide else 0)
+            self._room = console.width - len(f"iteration {total}/{total} 0:00:00 ") - (36 if wide else 0)
             self._task = self._bar.add_task("", total=total, completed=trainer.current_epoch, metrics="")
             self._bar.start()
 
