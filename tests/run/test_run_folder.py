@@ -31,7 +31,7 @@ def test_one_run_per_folder(litrl, tmp_path, undisturbed):
 
 
 def test_a_start_that_comes_to_nothing_leaves_no_folder(tmp_path):
-    """Neither the run folder nor those made around it; one in which a run has begun stays, and so do others' folders."""
+    """Neither the run folder nor those made around it; one in which a run has begun stays, as do others'."""
     for begun in (False, True):
         folder = claim_run_folder(tmp_path / "deep" / "runs")
         lock_run_folder(folder)
