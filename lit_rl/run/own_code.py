@@ -16,6 +16,7 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[2]  # of lit-rl itself, its configs too, wherever it was imported from
 PACKAGES = ("envs", "datamodules", "callbacks")  # ours beside lit_rl, by names that others use as well
+LONGEST = 200  # characters of an import path
 _PATH = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
 _folder: Path | None = None  # where the user's own code lies, if not in the current folder
@@ -64,7 +65,8 @@ def import_from(folder: Path | None) -> None:
 
 def named_in(config) -> set[str]:
     """The first words of all texts in a part of a configuration that could be import paths."""
-    return {text.split(".")[0] for text in _texts(config) if _PATH.fullmatch(text)} - {*PACKAGES, "lit_rl"}
+    words = {text.split(".")[0] for text in _texts(config) if len(text) <= LONGEST and _PATH.fullmatch(text)}
+    return words - {*PACKAGES, "lit_rl"}
 
 
 def lying_in(folder: Path, names: Iterable[str]) -> list[str]:
@@ -80,7 +82,8 @@ def in_both(names: Iterable[str]) -> list[str]:
 def what_is_missing(message: str) -> str:
     """What to do, as the end of a line, where a message says that a module is not found; "" where it says no such."""
     found = re.search(r"No module named '?([\w.]+)|game='([\w.]+)': no such module", message)
-    return _why_missing(found[1] or found[2]) if found else ""
+    name = found and (found[1] or found[2])
+    return _why_missing(name) if name and len(name) <= LONGEST else ""
 
 
 def _why_missing(name: str) -> str:

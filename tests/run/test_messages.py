@@ -23,7 +23,7 @@ pytestmark = [
         (["--data.game", "envs.rng"], "defines neither GAME"),
         (["--model.entropy_coef", "-1"], "entropy_coef: .*-1"),
         (["--model.entropy_coef", "nan"], "entropy_coef: .*nan"),
-        (["--model.entropy_coef", "inf"], "entropy_coef=inf: must be finite"),
+        (["--model.value_coef", "inf"], "value_coef=inf: must be finite"),
         (["--model.credit.gamma", "1.5"], "gamma: .*1.5"),
         (["--data.num_envs", "0"], "num_envs: .*0"),
         (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
@@ -52,7 +52,7 @@ pytestmark = [
         (["--model.entropy_coef", "0.3"], "model.entropy_coef=0.3: has no effect, since a ScalarSchedule sets it"),
         (["--model.entropy_coef", "0.05"], "model.entropy_coef=0.05: has no effect"),  # though it is the default
         (["--model.optimizer.lr", "-1"], "optimizer: Invalid learning rate: -1"),
-        (["--model.optimizer.lr", "inf"], "optimizer: lr=inf must be finite"),
+        (["--model.optimizer.lr", ".inf"], "optimizer: lr=inf must be finite"),
         (
             ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=eval/nash_cov"],
             "EarlyStopping: monitor=eval/nash_cov: no evaluation logs it; did you mean eval/nash_conv?",
@@ -62,7 +62,7 @@ pytestmark = [
             "ModelCheckpoint: monitor=val_loss: no evaluation logs it; logged are eval/exploitability, eval/nash_conv",
         ),
         (
-            ["--model.lr_schedule=ReduceLROnPlateau", "--model.lr_schedule.monitor=eval/winrate"],
+            ["--model.lr_schedule=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_schedule.monitor=eval/winrate"],
             "lr_schedule: monitor=eval/winrate: no evaluation logs it",
         ),
         (["--without", "RunProgres"], "without=RunProgres: is not always on; those that are: FiniteGuard, "),

@@ -80,13 +80,13 @@ def test_a_package_that_has_taken_the_name_of_ours_is_refused_in_one_line(tmp_pa
     (tmp_path / "envs" / "__init__.py").write_text("")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     words = [sys.executable, "-c", "import envs\ntry: import lit_rl\nexcept ImportError as error: print(error)"]
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     path = tmp_path / "envs" / "__init__.py"
     assert done.stdout == (
         f"lit-rl has a package envs, and {path} was imported under that name: rename it, to my_envs say\n"
     )
     words[-1] = "import lit_rl, envs.game; print(envs.__file__)"
-    done = subprocess.run(words, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == ROOT / "envs" / "__init__.py"
 
 
