@@ -74,6 +74,7 @@ from lit_rl.run.run_folder import (
     without_checkpoint,
 )
 from lit_rl.run.signals import Stopped, requests
+from lit_rl.run.threads import use_threads
 
 __all__ = [
     "ARMAC",
@@ -178,6 +179,12 @@ class LitRLCLI(LightningCLI):
             default=[],
             help=f"Callbacks to leave out, of those that are always on: {', '.join(make.__name__ for make in ALWAYS)}.",
         )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="Threads of torch's operations (null: OMP_NUM_THREADS, or one: small networks gain nothing by more).",
+        )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
@@ -198,6 +205,9 @@ class LitRLCLI(LightningCLI):
             )
         self._remember_own_code(config)
         self._refuse_values_of_schedules(config)
+        threads = use_threads(config.get("threads"))
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            print(f"torch threads: {threads} of {os.cpu_count()} cores (--threads)")
         trust(config.get("allow") or [])
         for part in (config.get("model"), config.get("data")):
             trust_named_in(part.as_dict() if isinstance(part, Namespace) else part)
