@@ -96,6 +96,7 @@ __all__ = [
     "ScalarSchedule",
     "SelfPlayDataModule",
     "Snapshot",
+    "Validations",
     "main",
 ]  # fmt: skip
 
