@@ -314,6 +314,8 @@ class LitRLCLI(LightningCLI):
         if wrong := [name for name in without if name not in known]:
             raise ConfigError(f"without={wrong[0]}: is not always on; those that are: {', '.join(known)}")
         always = [make for make in ALWAYS if make.__name__ not in without and (make is not LastCheckpoint or keeps)]
+        if trainer.callbacks:
+            trainer.callbacks = [each for each in trainer.callbacks if type(each).__name__ not in without]
         if has_folder:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:

@@ -64,9 +64,8 @@ def packaged_configs() -> list[str]:
 
 
 def _packaged(name: str) -> str:
-    if "\udc80" <= max(name, default="") <= "\udcff" or Path(name).exists() or name not in packaged_configs():
-        return name
-    return str(own_code.HOME / "configs" / f"{name}.yaml")
+    known = name in packaged_configs() and not Path(name).exists()
+    return str(own_code.HOME / "configs" / f"{name}.yaml") if known else name
 
 
 def find_own_code(args: Sequence[str]) -> None:
