@@ -7,7 +7,6 @@ in <run>/crash/.
 
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import sys
@@ -22,9 +21,8 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.ddp import default_pg_timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -34,17 +32,14 @@ from callbacks.arena import Arena
 from callbacks.episode_stats import EpisodeStats
 from callbacks.exploiter_spawner import ExploiterSpawner
 from callbacks.exploiter_verdict import ExploiterVerdict
-from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.mix_lambda import MixLambda
 from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
-from callbacks.run_progress import RunProgress
-from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
-from callbacks.throughput import Throughput
+from callbacks.trainer import DEFAULTS, ROOT, always_on, own_loggers, with_whole_checkpoints
 from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
@@ -54,15 +49,14 @@ from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run.allowed import trust, trust_named_in
 from lit_rl.run.arguments import check_arguments
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
+from lit_rl.run.checkpoint_io import newest_verified, replace_file, verify
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
+from lit_rl.run.quiet import quiet
 from lit_rl.run.run_folder import (
-    RunLogger,
-    claim_run_folder,
-    lock_run_folder,
     move_aside,
+    open_run,
     release_run_folders,
     without_checkpoint,
 )
@@ -91,18 +85,7 @@ __all__ = [
     "main",
 ]  # fmt: skip
 
-ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
-QUIET = (
-    ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
-    ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
-    ".*does not have many workers.*",  # our loaders are no DataLoaders
-    ".*`EvaluationJobs` across ranks is zero.*",  # data.evaluation=[] means it
-    ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
-    ".*recommended to use `self.log\\(.*sync_dist=True.*",  # rank 0 logs its own clock on purpose
-)
-
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-CHATTER = ("💡", "`weights_only` was not set", "TPU available", "GPU available")
 
 
 class Parser(LightningArgumentParser):
@@ -224,20 +207,17 @@ class LitRLCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         has_folder = trainer.logger is not False and not trainer.fast_dev_run
         keeps = has_folder and trainer.enable_checkpointing is not False
-        always = [make for make in ALWAYS if make is not LastCheckpoint or keeps]
         if has_folder:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
                     _offline_if_unreachable(logger)
-            own = [self._run_logger(Path(trainer.default_root_dir or "runs"))] if self.subcommand == "fit" else []
-            kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
-            kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
-        listed = {type(callback) for callback in trainer.callbacks or []}
-        if trainer.enable_progress_bar is False:
-            listed.add(RunProgress)
-        self.trainer_defaults["callbacks"] = [make() for make in always if make not in listed]
+            root = Path(trainer.default_root_dir or ROOT)
+            own = [open_run(root, self.run_folder)] if self.subcommand == "fit" else []
+            kwargs["logger"] = own + own_loggers(given)
+        kwargs["plugins"] = with_whole_checkpoints(trainer.plugins)
+        bar = trainer.enable_progress_bar is not False
+        self.trainer_defaults["callbacks"] = always_on(trainer.callbacks, keeps, bar)
         if self.run_folder is not None:
             self.config[self.subcommand]["ckpt_path"] = self.origin  # config.yaml describes the run, not its rescue
         keys = [c.state_key for c in trainer.callbacks or [] if type(c).state_dict is not L.Callback.state_dict]
@@ -250,13 +230,6 @@ class LitRLCLI(LightningCLI):
         if isinstance(built.strategy, DDPStrategy) and built.strategy._timeout == default_pg_timeout:
             built.strategy._timeout = timedelta(seconds=self._get(self.config, "ddp_timeout"))
         return built
-
-    def _run_logger(self, root: Path) -> RunLogger:
-        if rank_zero_only.rank != 0:
-            return RunLogger(root / "version_of_rank_0")
-        folder = self.run_folder or claim_run_folder(root)
-        lock_run_folder(folder)
-        return RunLogger(folder)
 
 
 def _offline_if_unreachable(logger: WandbLogger) -> None:
@@ -286,15 +259,11 @@ def _folder_of(configs: list | None) -> Path:
 
 
 @undying()
+@quiet()
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits as the module's docstring says."""
     if "" not in sys.path:
         sys.path.insert(0, "")  # classes and games of the user lie in the current folder
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
-    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
-        logger = logging.getLogger(f"lightning.pytorch.{name}")
-        logger.addFilter(lambda record: not record.getMessage().startswith(CHATTER))
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives the process that started it
     try:
@@ -307,12 +276,7 @@ def main(args: list[str] | None = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            trainer_defaults={
-                "max_epochs": 100,
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 10,
-                "enable_model_summary": False,
-            },
+            trainer_defaults=dict(DEFAULTS),
             save_config_callback=SaveConfig,
             parser_class=Parser,
             args=args,

@@ -1,0 +1,95 @@
+"""A position of a game, reached by what has happened in it: a table of one row, at which any player can be asked.
+
+A history is a list of what players and chance did, each by its name (`Game.action_names`, `Game.chance_names`) or its
+number: ["deal K", "deal Q", "bet"] in Kuhn poker. Letters: A actions, D obs shape.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from envs.game import CHANCE, TERMINAL, Game, Interface
+from lit_rl.run.errors import ConfigError
+
+
+class Position:
+    """The table (`lit_rl.league.players.Table`) of one game that is played action by action.
+
+    Args:
+        game: whose rules are known.
+
+    Raises:
+        ConfigError: a game without rules here.
+    """
+
+    def __init__(self, game: Interface):
+        if not isinstance(game, Game):
+            raise ConfigError(f"{game.name}: its rules are not written here, so no history of it can be played")
+        self.game = game
+        self.num_moves = 0  # of players and chance so far
+        self.state = game.new_state()  # [1]
+        self._look()
+
+    def _look(self) -> None:
+        """Read off who is to move and what the mover sees: `player` [1], `legal` [1, A], `obs` [1, *D]."""
+        game, state = self.game, self.state[0]
+        mover = int(game.current_player(state))
+        self.player = np.array([mover], np.int8)
+        self.legal = np.zeros((1, game.num_actions), np.bool_)
+        self.obs = np.zeros((1, *game.obs_shape), game.obs_dtype)
+        if mover >= 0:
+            game.legal_actions(state, self.legal[0])
+            game.observe(state, mover, self.obs[0])
+
+    @property
+    def mover(self) -> int:
+        """The player to move, or CHANCE, or TERMINAL."""
+        return int(self.player[0])
+
+    def choices(self) -> dict[int, str]:
+        """What can happen here, numbers and names; nothing where the game is over."""
+        game, possible, names = self.game, self.legal[0], self.game.action_names
+        if self.mover == CHANCE:
+            possible, names = np.zeros(game.num_chance_outcomes), game.chance_names
+            game.chance_probs(self.state[0], possible)
+        return {int(i): names[i] if names else str(i) for i in np.flatnonzero(possible)}
+
+    def play(self, action: str | int) -> None:
+        """Let `action` of the player to move, or of chance, happen.
+
+        Raises:
+            ConfigError: it cannot happen here; the message lists what can. The position stays as it is.
+        """
+        choices = self.choices()
+        number = action
+        if isinstance(action, str):
+            number = next((i for i, name in choices.items() if name == action), None)
+        if isinstance(number, bool) or number not in choices:
+            raise ConfigError(f"history[{self.num_moves}]={action!r}: {self._say()}")
+        self.game.apply_action(self.state[0], int(number))
+        self.num_moves += 1
+        self._look()
+
+    def need_decision(self) -> None:
+        """Raise ConfigError where no player is to move: the game is over, or chance comes first."""
+        if self.mover < 0:
+            raise ConfigError(f"history of {self.num_moves}: nobody decides after it, {self._say()}")
+
+    def _say(self) -> str:
+        where = f"{self.game.name} at {self.game.render(self.state[0])!r}"
+        if self.mover == TERMINAL:
+            return f"the game is over ({where})"
+        who = "chance" if self.mover == CHANCE else f"player {self.mover}"
+        return f"here {who} has {', '.join(self.choices().values())} ({where})"
+
+
+def play_history(position: Position, history: Sequence[str | int]) -> None:
+    """Let all of `history` happen, one after the other.
+
+    Raises:
+        ConfigError: no list, or something in it cannot happen where it stands.
+    """
+    if isinstance(history, str):
+        raise ConfigError(f"history={history!r}: is a text; give a list, such as ['deal K', 'deal Q', 'bet']")
+    for action in history:
+        position.play(action)
