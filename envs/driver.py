@@ -7,9 +7,9 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from envs.game import CHANCE, TERMINAL, Game
+from envs.jit import njit
 from envs.rng import uniform
 
 # Kernels that only read and write arrays they are given: without the GIL, so that plain threads run them side by side,
