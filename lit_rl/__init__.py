@@ -20,8 +20,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import lit_rl.schedules as schedules
-
     # The one place beside the command line that looks to the right in the order of imports: it gives names alone, and
     # what they stand for is imported when somebody asks, so that nothing here is imported by way of itself.
     from callbacks.scalar_schedule import ScalarSchedule as ScalarSchedule
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from datamodules.league_play import LeagueDataModule as LeagueDataModule
     from datamodules.self_play import SelfPlayDataModule as SelfPlayDataModule
     from envs.game import load_game as load_game
+    from lit_rl import schedules as schedules
     from lit_rl.armac.armac import ARMAC as ARMAC
     from lit_rl.evaluation import Matches as Matches
     from lit_rl.league.game_policy import GamePolicy as GamePolicy

@@ -60,13 +60,14 @@ class Position:
         Raises:
             ConfigError: it cannot happen here; the message lists what can. The position stays as it is.
         """
-        choices = self.choices()
-        number = action
+        choices, number = self.choices(), None
         if isinstance(action, str):
             number = next((i for i, name in choices.items() if name == action), None)
-        if isinstance(number, bool) or number not in choices:
+        elif isinstance(action, int | np.integer) and not isinstance(action, bool):
+            number = int(action)
+        if number not in choices:
             raise ConfigError(f"history[{self.num_moves}]={action!r}: {self._say()}")
-        self.game.apply_action(self.state[0], int(number))
+        self.game.apply_action(self.state[0], number)
         self.num_moves += 1
         self._look()
 

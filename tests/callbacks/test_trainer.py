@@ -1,0 +1,151 @@
+"""The Trainer of Python: what the command line leaves and shows, and nothing else."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import warnings
+
+import lightning as L
+import pytest
+import torch
+from conftest import small_mlp
+
+from callbacks.run_summary import RunSummary
+from callbacks.throughput import Throughput
+from callbacks.trainer import ALWAYS, Trainer, always_on, own_loggers, with_whole_checkpoints
+from datamodules.self_play import SelfPlayDataModule
+from lit_rl.ppo import PPO
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
+from lit_rl.run.errors import ConfigError
+from lit_rl.run.quiet import WARNINGS, quiet
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    """Build (trainer, model, data) of a short run in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def build(**options):
+        model = PPO("envs.kuhn_poker", network=small_mlp)
+        data = SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=8)
+        return Trainer(**{"max_epochs": 3, "accelerator": "cpu"} | options), model, data
+
+    return build
+
+
+def test_a_run_from_python_leaves_its_folder_and_says_nothing_else(parts, tmp_path, capfd):
+    trainer, model, data = parts()
+    assert trainer.run_folder is None and list(tmp_path.iterdir()) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(model, data)
+    folder = tmp_path / "runs" / "version_0"
+    assert trainer.run_folder.absolute() == folder
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoints", "learning_curve.png", "lock", "metrics.csv", "status.json", "summary.json",
+    ]  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    said = capfd.readouterr()
+    assert said.err == ""
+    assert 'lit_rl.load_policy("runs/version_0/checkpoints/last.ckpt")' in said.out and "litrl" not in said.out
+    nash_conv = json.loads((folder / "summary.json").read_text())["nash_conv"]
+    assert f"NashConv        {nash_conv:.6f}" in said.out
+    assert trainer.validate(model, data)[0]["eval/nash_conv"] == pytest.approx(nash_conv, abs=1e-6)
+    assert f"NashConv        {nash_conv:.6f}" in capfd.readouterr().out
+
+
+def test_a_trainer_has_one_run(parts):
+    trainer, model, data = parts(max_epochs=1)
+    trainer.fit(model, data)
+    with pytest.raises(ConfigError, match=r"has had its run \(.*version_0\); make a new one"):
+        trainer.fit(model, data)
+
+
+def test_a_second_trainer_goes_on_from_the_checkpoint_of_the_first(parts):
+    first, model, data = parts(max_epochs=2)
+    first.fit(model, data)
+    second, again, data = parts(max_epochs=4)
+    second.fit(again, data, ckpt_path=first.run_folder / "checkpoints" / "last.ckpt")
+    straight, whole, data = parts(max_epochs=4)
+    straight.fit(whole, data)
+    assert second.run_folder.name == "version_1" and int(again.decisions) == int(whole.decisions)
+    assert not torch.equal(model.policy.policy_head.weight, again.policy.policy_head.weight)
+
+
+def test_without_a_logger_there_is_no_folder(parts, tmp_path, capsys):
+    trainer, model, data = parts(logger=False)
+    trainer.fit(model, data)
+    assert trainer.run_folder is None and list(tmp_path.iterdir()) == []
+    assert "NashConv" in capsys.readouterr().out
+
+
+def test_ctrl_c_saves_and_comes_out_as_a_keyboard_interrupt(parts):
+    class Interrupt(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    trainer, model, data = parts(callbacks=Interrupt(), max_epochs=50)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(model, data)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before
+    status = json.loads((trainer.run_folder / "status.json").read_text())
+    assert status["state"] == "stopped" and (trainer.run_folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_may_be_in_another_thread(parts):
+    """Where nobody can take over signals."""
+    trainer, model, data = parts(max_epochs=1)
+    errors = []
+
+    def fit():
+        try:
+            trainer.fit(model, data)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=fit)
+    thread.start()
+    thread.join()
+    assert errors == [] and (trainer.run_folder / "summary.json").exists()
+
+
+def test_a_callback_of_the_user_takes_the_place_of_ours():
+    mine = RunSummary(plot=False)
+    kinds = [type(callback) for callback in always_on([mine], checkpoints=True, bar=True)]
+    assert kinds == [kind for kind in ALWAYS if kind is not RunSummary]
+    names = {kind.__name__ for kind in ALWAYS} - {"LastCheckpoint", "RunProgress"}
+    assert {type(callback).__name__ for callback in always_on(None, checkpoints=False, bar=False)} == names
+    assert Throughput in ALWAYS
+
+
+def test_loggers_and_plugins_of_the_user_stay(tmp_path):
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    board = TensorBoardLogger(tmp_path)
+    assert own_loggers(board) == own_loggers([CSVLogger(tmp_path), board]) == [board]
+    assert own_loggers(True) == own_loggers(None) == []
+    mine = VerifiedCheckpointIO()
+    assert with_whole_checkpoints([mine]) == with_whole_checkpoints(mine) == [mine]
+    assert [type(plugin) for plugin in with_whole_checkpoints(None)] == [VerifiedCheckpointIO]
+
+
+def test_quiet_hides_chatter_alone(caplog):
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with quiet():
+            with quiet():
+                log.warning("GPU available: False")
+            log.warning("GPU available: False")
+            log.warning("the disk is full")
+            warnings.warn(WARNINGS[0].strip(".*"), stacklevel=1)
+            warnings.warn("something new", stacklevel=1)
+        log.warning("GPU available: True")
+    assert [str(w.message) for w in heard] == ["something new"]
+    assert [r.getMessage() for r in caplog.records] == ["the disk is full", "GPU available: True"]
