@@ -20,10 +20,10 @@ from torch import nn
 from envs.exact import Evaluation, GameTree
 from envs.game import Game, Interface, load_interface
 from lit_rl.evaluation import policy_table
+from lit_rl.league.history import History
 from lit_rl.league.match import Match, games_of, match_players
 from lit_rl.league.player_file import game_path_in, load_network, network_of, save_player
 from lit_rl.league.players import NetworkPlayer, Player, Spec, load_player, names_a_file
-from lit_rl.league.position import Position, play_history
 from lit_rl.policy import NetworkFactory
 from lit_rl.run.allowed import check_name, trust
 from lit_rl.run.errors import ArtefactError, ConfigError
@@ -53,19 +53,19 @@ class GamePolicy:
         Raises:
             ConfigError: something in the history cannot happen there, or no player is to move after it.
         """
-        position, player = Position(self.game), NetworkPlayer(self.network)
+        past, player = History(self.game), NetworkPlayer(self.network)
         here, probs = np.arange(1), np.zeros((1, self.game.num_actions), np.float32)
         player.begin(here)
         if player.state_shape and not isinstance(history, str):
             for action in history:  # a policy with a memory has seen its earlier decisions
-                if position.mover >= 0:
-                    player.act(position, here, probs)
-                position.play(action)
+                if past.mover >= 0:
+                    player.act(past, here, probs)
+                past.play(action)
         else:
-            play_history(position, history)
-        position.need_decision()
-        player.act(position, here, probs)
-        return {name: float(probs[0, action]) for action, name in position.choices().items()}
+            past.play_all(history)
+        past.need_decision()
+        player.act(past, here, probs)
+        return {name: float(probs[0, action]) for action, name in past.choices().items()}
 
 
 def policy_of(module: L.LightningModule) -> GamePolicy:

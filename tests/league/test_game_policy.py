@@ -14,8 +14,8 @@ from envs.game import Interface, load_game
 from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import exact_metrics, policy_table
 from lit_rl.league.game_policy import GamePolicy, evaluate, load_policy, play_match, policy_of, save_policy
+from lit_rl.league.history import History
 from lit_rl.league.players import HeuristicPlayer
-from lit_rl.league.position import Position, play_history
 from lit_rl.networks import MLP
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
 from lit_rl.ppo import PPO
@@ -85,8 +85,8 @@ def test_what_a_policy_says_is_what_the_table_has(model, kuhn_tree):
     for own, other in [(a, b) for a in range(3) for b in range(3) if a != b]:
         for moves in ([], ["pass", "bet"]):
             history = [own, other, *moves]
-            position = Position(kuhn)
-            play_history(position, history)
+            position = History(kuhn)
+            position.play_all(history)
             row = next(i for i, obs in enumerate(kuhn_tree.obs) if (obs == position.obs[0]).all())
             assert policy.at(history) == pytest.approx(dict(zip(kuhn.action_names, table[row])), abs=1e-6)
             assert policy.at(history) == policy.at([own, 3 - own - other, *moves])
@@ -94,7 +94,7 @@ def test_what_a_policy_says_is_what_the_table_has(model, kuhn_tree):
 
 def test_a_policy_answers_in_every_game(any_game):
     network = MLP(any_game)
-    rng, position, history = np.random.default_rng(1), Position(any_game), []
+    rng, position, history = np.random.default_rng(1), History(any_game), []
     while position.mover < 0:
         history.append(int(rng.choice(list(position.choices()))))
         position.play(history[-1])

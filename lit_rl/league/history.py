@@ -1,7 +1,7 @@
-"""A position of a game, reached by what has happened in it: a table of one row, at which any player can be asked.
+"""What has happened in one game, told action by action, and the table of one row where any player can then be asked.
 
-A history is a list of what players and chance did, each by its name (`Game.action_names`, `Game.chance_names`) or its
-number: ["deal K", "deal Q", "bet"] in Kuhn poker. Letters: A actions, D obs shape.
+Players' and chance's actions are told by their names (`Game.action_names`, `Game.chance_names`) or their numbers:
+["deal K", "deal Q", "bet"] in Kuhn poker. Letters: A actions, D obs shape.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from envs.game import CHANCE, TERMINAL, Game, Interface
 from lit_rl.run.errors import ConfigError
 
 
-class Position:
-    """The table (`lit_rl.league.players.Table`) of one game that is played action by action.
+class History:
+    """One game from its beginning on; a table (`lit_rl.league.players.Table`) of the position that it has reached.
 
     Args:
         game: whose rules are known.
@@ -24,7 +24,7 @@ class Position:
 
     def __init__(self, game: Interface):
         if not isinstance(game, Game):
-            raise ConfigError(f"{game.name}: its rules are not written here, so no history of it can be played")
+            raise ConfigError(f"{game.name}: its rules are not written here, so no history of it can be told")
         self.game = game
         self.num_moves = 0  # of players and chance so far
         self.state = game.new_state()  # [1]
@@ -58,7 +58,7 @@ class Position:
         """Let `action` of the player to move, or of chance, happen.
 
         Raises:
-            ConfigError: it cannot happen here; the message lists what can. The position stays as it is.
+            ConfigError: it cannot happen here; the message lists what can. Nothing has happened then.
         """
         choices, number = self.choices(), None
         if isinstance(action, str):
@@ -71,6 +71,17 @@ class Position:
         self.num_moves += 1
         self._look()
 
+    def play_all(self, actions: Sequence[str | int]) -> None:
+        """Let all of `actions` happen, one after the other.
+
+        Raises:
+            ConfigError: no list, or something in it cannot happen where it stands.
+        """
+        if isinstance(actions, str):
+            raise ConfigError(f"history={actions!r}: is a text; give a list, such as ['deal K', 'deal Q', 'bet']")
+        for action in actions:
+            self.play(action)
+
     def need_decision(self) -> None:
         """Raise ConfigError where no player is to move: the game is over, or chance comes first."""
         if self.mover < 0:
@@ -82,15 +93,3 @@ class Position:
             return f"the game is over ({where})"
         who = "chance" if self.mover == CHANCE else f"player {self.mover}"
         return f"here {who} has {', '.join(self.choices().values())} ({where})"
-
-
-def play_history(position: Position, history: Sequence[str | int]) -> None:
-    """Let all of `history` happen, one after the other.
-
-    Raises:
-        ConfigError: no list, or something in it cannot happen where it stands.
-    """
-    if isinstance(history, str):
-        raise ConfigError(f"history={history!r}: is a text; give a list, such as ['deal K', 'deal Q', 'bet']")
-    for action in history:
-        position.play(action)

@@ -1,23 +1,23 @@
-"""Positions by their history, held against the driver and the tree; mistakes are told in a line."""
+"""Histories and where they lead, held against the driver and the tree; mistakes are told in a line."""
 
 import numpy as np
 import pytest
 
 from envs.game import CHANCE, TERMINAL, Interface
 from envs.vector_env import VectorEnv
-from lit_rl.league.position import Position, play_history
+from lit_rl.league.history import History
 from lit_rl.run.errors import ConfigError
 
 
 def reached(game, *history):
-    position = Position(game)
-    play_history(position, history)
+    position = History(game)
+    position.play_all(history)
     return position
 
 
 def random_history(game, rng, length):
     """What happened in a random game of at most `length` moves, and the position after it."""
-    position, history = Position(game), []
+    position, history = History(game), []
     while len(history) < length and position.mover != TERMINAL:
         choice = int(rng.choice(list(position.choices())))
         position.play(choice)
@@ -29,7 +29,7 @@ def test_names_and_numbers_lead_to_the_same_position(any_game):
     rng = np.random.default_rng(0)
     for length in range(6):
         history, position = random_history(any_game, rng, length)
-        named, walk = [], Position(any_game)
+        named, walk = [], History(any_game)
         for action in history:
             named.append(walk.choices()[action] if any_game.chance_names or walk.mover >= 0 else action)
             walk.play(action)
@@ -75,9 +75,9 @@ def test_it_begins_as_the_driver_does(leduc):
     ],
 )
 def test_what_cannot_happen_is_refused_in_a_line_that_says_what_can(kuhn, history, message):
-    position = Position(kuhn)
+    position = History(kuhn)
     with pytest.raises(ConfigError) as error:
-        play_history(position, history)
+        position.play_all(history)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -100,4 +100,4 @@ def test_nobody_decides_before_chance_or_after_the_end(kuhn):
 def test_a_game_without_rules_has_no_positions(kuhn):
     sizes = {name: getattr(kuhn, name) for name in Interface.__dataclass_fields__}
     with pytest.raises(ConfigError, match="kuhn_poker: its rules are not written here"):
-        Position(Interface(**sizes))
+        History(Interface(**sizes))
