@@ -10,6 +10,7 @@ Where something cannot be hashed (a global of a kind that is not known here), th
 import contextlib
 import enum
 import hashlib
+import inspect
 import itertools
 import os
 import pickle
@@ -30,6 +31,7 @@ from numba.core.dispatcher import Dispatcher
 
 FOLDER = "LITRL_KERNELS"  # environment variable: another folder for kept kernels; empty keeps none
 UNUSED = 30 * 86400.0  # seconds after which a kept kernel that nobody loaded is removed
+MEANT = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS | inspect.CO_GENERATOR  # code flags; under a profiler others differ
 LIBRARIES = ("numpy", "numba", "math", "builtins", "cmath", "operator")  # known by their versions
 
 # A symbol's name ends with a number that numba counts from 1 in each process. Kernels of several processes meet in one,
@@ -158,7 +160,7 @@ def fingerprint(function) -> str:
 
     def add_code(code: types.CodeType, names: set[str]) -> None:
         put(code.co_code, code.co_varnames, code.co_cellvars, code.co_freevars, code.co_names, code.co_argcount)
-        put(code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags, code.co_exceptiontable)
+        put(code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags & MEANT, code.co_exceptiontable)
         names.update(code.co_names)
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
