@@ -100,39 +100,66 @@ class Trainer(L.Trainer):
         """The folder of the run; None before `fit`, and where there is none."""
         return None if self._log is None else Path(self._log.log_dir)
 
-    def fit(self, model: L.LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Train `model` on a datamodule; `ckpt_path` goes on from a checkpoint, in a new run folder.
+    def fit(
+        self,
+        model: L.LightningModule,
+        datamodule: L.LightningDataModule,
+        *,
+        ckpt_path: str | Path | None = None,
+    ) -> None:
+        """Train `model` on `datamodule`; `ckpt_path` goes on from a checkpoint, in a new run folder.
 
         Raises:
-            ConfigError: this trainer has had its run. KeyboardInterrupt: Ctrl-C; SystemExit: another signal.
+            ConfigError: no datamodule, one of another game, or this trainer has had its run.
+            ArtefactError: a checkpoint that cannot be trusted, or does not fit.
+            KeyboardInterrupt: Ctrl-C. SystemExit: another signal.
         """
         if self._log is not None:
             raise ConfigError(
                 f"Trainer: has had its run ({self.run_folder}); make a new one, and give fit a ckpt_path to go on"
             )
+        _check_pair(model, datamodule, "fit")
+        _check_path(ckpt_path)
         with quiet(), _signals_end_the_run():
             try:
                 if self._has_folder:
                     self._log = open_run(Path(self.default_root_dir))
                     self.loggers = [self._log, *self.loggers]
-                super().fit(model, *args, **kwargs)
+                super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
             finally:
                 release_run_folders()
 
-    def validate(self, *args: Any, **kwargs: Any) -> list:
-        """Lightning's: do the datamodule's evaluations, and print them."""
-        with quiet():
-            return super().validate(*args, **kwargs)
+    def validate(
+        self,
+        model: L.LightningModule,
+        datamodule: L.LightningDataModule,
+        *,
+        ckpt_path: str | Path | None = None,
+    ) -> list[dict[str, float]]:
+        """Do the datamodule's evaluations of `model`, or of its weights in a checkpoint, and print them.
 
-    def test(self, *args: Any, **kwargs: Any) -> list:
-        """The same as `validate`."""
+        Raises:
+            ConfigError, ArtefactError: as `fit`.
+        """
+        _check_pair(model, datamodule, "validate")
+        _check_path(ckpt_path)
         with quiet():
-            return super().test(*args, **kwargs)
+            return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
 
-    def predict(self, *args: Any, **kwargs: Any) -> list | None:
-        """The policy at every infostate, for small games: tensors [R, A], and a file policy.csv."""
-        with quiet():
-            return super().predict(*args, **kwargs)
+
+def _check_pair(model: L.LightningModule, data: L.LightningDataModule, what: str) -> None:
+    """Raise ConfigError where `data` is no datamodule, or of another game than the model."""
+    if not isinstance(data, L.LightningDataModule):
+        raise ConfigError(f"{what}: needs a datamodule such as SelfPlayDataModule(game), got a {type(data).__name__}")
+    games = [getattr(getattr(part, "game", None), "name", None) for part in (model, data)]
+    if None not in games and games[0] != games[1]:
+        raise ConfigError(f"{what}: the model plays {games[0]}, the datamodule {games[1]}; give both the same game")
+
+
+def _check_path(ckpt_path: str | Path | None) -> None:
+    """Raise ArtefactError where a checkpoint is named that cannot be trusted, or is none of a run."""
+    if ckpt_path is not None:
+        VerifiedCheckpointIO().load_checkpoint(ckpt_path, map_location="cpu")
 
 
 @contextmanager

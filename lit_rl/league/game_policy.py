@@ -56,14 +56,14 @@ class GamePolicy:
         past, player = History(self.game), NetworkPlayer(self.network)
         here, probs = np.arange(1), np.zeros((1, self.game.num_actions), np.float32)
         player.begin(here)
-        if player.state_shape and not isinstance(history, str):
-            for action in history:  # a policy with a memory has seen its earlier decisions
-                if past.mover >= 0:
-                    player.act(past, here, probs)
-                past.play(action)
-        else:
-            past.play_all(history)
+        past.play_all(history)
         past.need_decision()
+        if player.state_shape:  # a policy with a memory has seen its earlier decisions
+            earlier = History(self.game)
+            for action in history:
+                if earlier.mover >= 0:
+                    player.act(earlier, here, probs)
+                earlier.play(action)
         player.act(past, here, probs)
         return {name: float(probs[0, action]) for action, name in past.choices().items()}
 

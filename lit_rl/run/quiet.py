@@ -13,7 +13,11 @@ WARNINGS = (
     ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
     ".*recommended to use `self.log\\(.*sync_dist=True.*",  # rank 0 logs its own clock on purpose
 )
-LINES = ("💡", "`weights_only` was not set", "TPU available", "GPU available", "`Trainer.fit` stopped: `max_epochs=")
+LINES = (
+    "💡", "`weights_only` was not set", "TPU available", "GPU available", "`Trainer.fit` stopped: `max_epochs=",
+    "Restoring states from the checkpoint", "Restored all states from the checkpoint",
+    "Loaded model weights from the checkpoint",
+)  # fmt: skip
 LOGGERS = ("utilities.rank_zero", "trainer.connectors.checkpoint_connector")
 
 

@@ -16,9 +16,10 @@ from callbacks.run_summary import RunSummary
 from callbacks.throughput import Throughput
 from callbacks.trainer import ALWAYS, Trainer, always_on, own_loggers, with_whole_checkpoints
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.league.game_policy import save_policy
 from lit_rl.ppo import PPO
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
-from lit_rl.run.errors import ConfigError
+from lit_rl.run.errors import ArtefactError, ConfigError
 from lit_rl.run.quiet import WARNINGS, quiet
 
 
@@ -63,6 +64,20 @@ def test_a_trainer_has_one_run(parts):
     trainer.fit(model, data)
     with pytest.raises(ConfigError, match=r"has had its run \(.*version_0\); make a new one"):
         trainer.fit(model, data)
+
+
+def test_mistakes_are_told_before_anything_is_written(parts, tmp_path):
+    trainer, model, data = parts()
+    with pytest.raises(ConfigError, match="the model plays kuhn_poker, the datamodule leduc_poker; give both the same"):
+        trainer.fit(model, SelfPlayDataModule("envs.leduc_poker"))
+    with pytest.raises(ConfigError, match=r"needs a datamodule such as SelfPlayDataModule\(game\), got a NoneType"):
+        trainer.fit(model, None)
+    save_policy(model, tmp_path / "policy.pt")
+    for path, why in (("none.ckpt", "no such file"), ("policy.pt", "is no checkpoint of a run")):
+        for use in (trainer.fit, trainer.validate):
+            with pytest.raises(ArtefactError, match=why):
+                use(model, data, ckpt_path=path)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.pt"]
 
 
 def test_a_second_trainer_goes_on_from_the_checkpoint_of_the_first(parts):

@@ -108,7 +108,7 @@ def test_a_policy_with_a_memory_has_seen_its_own_earlier_decisions(kuhn):
     assert policy.at([0, 1])["bet"] == pytest.approx(0.5)
     assert policy.at([0, 1, "pass"])["bet"] == pytest.approx(0.5)
     assert policy.at([0, 1, "pass", "bet"])["bet"] == pytest.approx(1 / (1 + np.exp(-1)))
-    with pytest.raises(ConfigError, match="is a text"):
+    with pytest.raises(ConfigError, match="give a list"):
         policy.at("pass")
 
 

@@ -71,7 +71,8 @@ def test_it_begins_as_the_driver_does(leduc):
         (["deal K", "deal Q", "bet", "pass", "bet"], "history[4]='bet': the game is over"),
         (["deal K", None], "history[1]=None: here chance has"),
         (["deal K", []], "history[1]=[]: here chance has"),
-        ("deal K", "history='deal K': is a text; give a list"),
+        ("deal K", "history='deal K': give a list"),
+        (5, "history=5: give a list"),
     ],
 )
 def test_what_cannot_happen_is_refused_in_a_line_that_says_what_can(kuhn, history, message):
