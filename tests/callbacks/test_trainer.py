@@ -1,7 +1,6 @@
 """The Trainer of Python: what the command line leaves and shows, and nothing else."""
 
 import json
-import logging
 import os
 import signal
 import threading
@@ -20,7 +19,6 @@ from lit_rl.league.game_policy import save_policy
 from lit_rl.ppo import PPO
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError, ConfigError
-from lit_rl.run.quiet import WARNINGS, quiet
 
 
 @pytest.fixture
@@ -148,19 +146,3 @@ def test_loggers_and_plugins_of_the_user_stay(tmp_path):
     mine = VerifiedCheckpointIO()
     assert with_whole_checkpoints([mine]) == with_whole_checkpoints(mine) == [mine]
     assert [type(plugin) for plugin in with_whole_checkpoints(None)] == [VerifiedCheckpointIO]
-
-
-def test_quiet_hides_chatter_alone(caplog):
-    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        with quiet():
-            with quiet():
-                log.warning("GPU available: False")
-            log.warning("GPU available: False")
-            log.warning("the disk is full")
-            warnings.warn(WARNINGS[0].strip(".*"), stacklevel=1)
-            warnings.warn("something new", stacklevel=1)
-        log.warning("GPU available: True")
-    assert [str(w.message) for w in heard] == ["something new"]
-    assert [r.getMessage() for r in caplog.records] == ["the disk is full", "GPU available: True"]

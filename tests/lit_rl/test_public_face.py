@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 import warnings
@@ -40,6 +41,11 @@ def test_importing_it_imports_nothing_heavy():
     code = f"import sys, lit_rl; dir(lit_rl); print(sorted({heavy} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_docstring_uses_names_that_are_there():
+    used = set(re.findall(r"lit_rl\.(\w+)\(", lit_rl.__doc__))
+    assert len(used) == 7 and used <= {*lit_rl.__all__}
 
 
 def test_every_name_says_what_it_is():
