@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.loggers import CSVLogger, Logger
 
@@ -23,6 +24,7 @@ from lit_rl.run.errors import ConfigError
 from lit_rl.run.quiet import quiet
 from lit_rl.run.run_folder import open_run, release_run_folders
 from lit_rl.run.signals import Stopped, requests
+from lit_rl.run.threads import use_threads
 
 ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the user lists the class itself
 DEFAULTS = {"max_epochs": 100, "num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
@@ -66,6 +68,8 @@ class Trainer(L.Trainer):
         callbacks: besides those that are always on (`ALWAYS`); one of the same class takes the place of ours.
         logger: loggers besides metrics.csv; False for no run folder at all, and then no checkpoints.
         plugins: as Lightning's.
+        threads: of torch's operations while it fits; None for what OMP_NUM_THREADS says, or one, which small networks
+            are fastest with.
         options: all other arguments of Lightning's Trainer.
     """
 
@@ -77,8 +81,12 @@ class Trainer(L.Trainer):
         callbacks: Sequence[L.Callback] | L.Callback | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         plugins: Any = None,
+        threads: int | None = None,
         **options: Any,
     ):
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads={threads}: needs at least 1")
+        self._threads = threads
         listed = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
         self._has_folder = logger is not False and not options.get("fast_dev_run")
         self._log: Logger | None = None  # of the run, once it has begun
@@ -120,14 +128,17 @@ class Trainer(L.Trainer):
             )
         _check_pair(model, datamodule, "fit")
         _check_path(ckpt_path)
+        before = torch.get_num_threads()
         with quiet(), _signals_end_the_run():
             try:
+                use_threads(self._threads)
                 if self._has_folder:
                     self._log = open_run(Path(self.default_root_dir))
                     self.loggers = [self._log, *self.loggers]
                 super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
             finally:
                 release_run_folders()
+                torch.set_num_threads(before)
 
     def validate(
         self,

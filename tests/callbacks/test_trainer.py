@@ -78,6 +78,26 @@ def test_mistakes_are_told_before_anything_is_written(parts, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["policy.pt"]
 
 
+@pytest.mark.parametrize(("variable", "threads", "expected"), [(None, None, 1), ("3", None, 2), (None, 3, 3)])
+def test_torch_has_as_many_threads_as_asked_for_and_its_own_again(parts, monkeypatch, variable, threads, expected):
+    """OMP_NUM_THREADS has told torch already, so what torch has then stays."""
+    seen = []
+
+    class Look(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            seen.append(torch.get_num_threads())
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    torch.set_num_threads(2)
+    trainer, model, data = parts(max_epochs=1, logger=False, threads=threads, callbacks=[Look()])
+    trainer.fit(model, data)
+    assert seen == [expected] and torch.get_num_threads() == 2
+    with pytest.raises(ConfigError, match="threads=0: needs at least 1"):
+        Trainer(threads=0)
+
+
 def test_a_second_trainer_goes_on_from_the_checkpoint_of_the_first(parts):
     first, model, data = parts(max_epochs=2)
     first.fit(model, data)
