@@ -157,6 +157,16 @@ class Trainer(L.Trainer):
         with quiet():
             return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
 
+    def test(self, *args: Any, **kwargs: Any) -> list[dict[str, float]]:
+        """The same by Lightning's other name."""
+        with quiet():
+            return super().test(*args, **{"verbose": False} | kwargs)
+
+    def predict(self, *args: Any, **kwargs: Any) -> list[torch.Tensor]:
+        """Action probabilities [R, A] at every infostate of a small game; also as the file policy.csv."""
+        with quiet():
+            return super().predict(*args, **kwargs)
+
 
 def _check_pair(model: L.LightningModule, data: L.LightningDataModule, what: str) -> None:
     """Raise ConfigError where `data` is no datamodule, or of another game than the model."""

@@ -5,20 +5,23 @@ import os
 import signal
 import threading
 import warnings
+from functools import partial
 
 import lightning as L
 import pytest
 import torch
-from conftest import small_mlp
 
+from callbacks.replay import Replay
 from callbacks.run_summary import RunSummary
 from callbacks.throughput import Throughput
 from callbacks.trainer import ALWAYS, Trainer, always_on, own_loggers, with_whole_checkpoints
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.league.game_policy import save_policy
+from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError, ConfigError
+from scripts.replay import main as replay
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def parts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def build(**options):
-        model = PPO("envs.kuhn_poker", network=small_mlp)
+        model = PPO("envs.kuhn_poker", network=partial(MLP, hidden=(32,)))
         data = SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=8)
         return Trainer(**{"max_epochs": 3, "accelerator": "cpu"} | options), model, data
 
@@ -54,7 +57,13 @@ def test_a_run_from_python_leaves_its_folder_and_says_nothing_else(parts, tmp_pa
     nash_conv = json.loads((folder / "summary.json").read_text())["nash_conv"]
     assert f"NashConv        {nash_conv:.6f}" in said.out
     assert trainer.validate(model, data)[0]["eval/nash_conv"] == pytest.approx(nash_conv, abs=1e-6)
-    assert f"NashConv        {nash_conv:.6f}" in capfd.readouterr().out
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert trainer.test(model, data)[0]["eval/nash_conv"] == pytest.approx(nash_conv, abs=1e-6)
+        assert trainer.predict(model, data)[0].shape == (12, 2)
+    said = capfd.readouterr()
+    assert said.out.count(f"NashConv        {nash_conv:.6f}") == 2 and "policy of 12 infostates" in said.out
+    assert said.err == ""
 
 
 def test_a_trainer_has_one_run(parts):
@@ -107,6 +116,14 @@ def test_a_second_trainer_goes_on_from_the_checkpoint_of_the_first(parts):
     straight.fit(whole, data)
     assert second.run_folder.name == "version_1" and int(again.decisions) == int(whole.decisions)
     assert not torch.equal(model.policy.policy_head.weight, again.policy.policy_head.weight)
+
+
+def test_games_of_a_run_from_python_are_verified_with_its_weights(parts, capsys):
+    trainer, model, data = parts(callbacks=[Replay(every=1, games=2)])
+    trainer.fit(model, data)
+    folder = trainer.run_folder
+    replay(["verify", str(folder / "replay.jsonl"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")])
+    assert "error of logits 0.00e+00, of values 0.00e+00" in capsys.readouterr().out
 
 
 def test_without_a_logger_there_is_no_folder(parts, tmp_path, capsys):
