@@ -4,7 +4,7 @@ Players' and chance's actions are told by their names (`Game.action_names`, `Gam
 ["deal K", "deal Q", "bet"] in Kuhn poker. Letters: A actions, D obs shape.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -71,13 +71,13 @@ class History:
         self.num_moves += 1
         self._look()
 
-    def play_all(self, actions: Iterable[str | int]) -> None:
+    def play_all(self, actions: Sequence[str | int]) -> None:
         """Let all of `actions` happen, one after the other.
 
         Raises:
             ConfigError: no list, or something in it cannot happen where it stands.
         """
-        if isinstance(actions, str) or not isinstance(actions, Iterable):
+        if isinstance(actions, str) or not isinstance(actions, Sequence):
             raise ConfigError(f"history={actions!r}: give a list, such as ['deal K', 'deal Q', 'bet']")
         for action in actions:
             self.play(action)

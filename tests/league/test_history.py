@@ -73,6 +73,7 @@ def test_it_begins_as_the_driver_does(leduc):
         (["deal K", []], "history[1]=[]: here chance has"),
         ("deal K", "history='deal K': give a list"),
         (5, "history=5: give a list"),
+        (iter(["deal K"]), "give a list"),
     ],
 )
 def test_what_cannot_happen_is_refused_in_a_line_that_says_what_can(kuhn, history, message):
