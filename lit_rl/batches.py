@@ -29,6 +29,7 @@ class Batch(NamedTuple):
     returns: Tensor  # [N] float32, the critic's target
     state_weight: Tensor  # [N] float32 with mean 1: what a decision counts in value loss and entropy
     action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
+    drawn: Tensor  # [N] float32, how often the action is drawn there: its probability, or the share it really got
     temperature: float  # of the behaviour policy
 
 
@@ -95,38 +96,39 @@ def minibatches(
     for _ in range(settings.update_epochs):
         for i in torch.randperm(n, generator=generator).tensor_split(settings.num_minibatches):
             state_weight = action_weight = torch.ones(len(i))
+            drawn = log_prob[i].exp()
             if settings.visit_exponent is not None:
-                state_weight, action_weight = infostate_weights(
+                state_weight, action_weight, drawn = infostate_weights(
                     row[i], action[i], log_prob[i], num_actions, settings.visit_exponent
                 )
             seen, legal = merged or (obs[chosen[i]], legal_of(bits[chosen[i]], num_actions))
             which = row[i] if merged else torch.arange(len(i))
             yield Batch(
                 seen, legal, which, action[i], log_prob[i], value[i], advantages[i], returns[i], state_weight,
-                action_weight, rollout.temperature,
+                action_weight, drawn, rollout.temperature,
             )  # fmt: skip
 
 
 def infostate_weights(
     row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
-) -> tuple[Tensor, Tensor]:
-    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight, drawn), each [N].
 
     With n(s) decisions at infostate s, n(s, a) of them action a, and the policy pi that drew them:
 
-        state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
+        drawn = n(s, a) / n(s),    state_weight ~ n(s)^(visit_exponent - 1),    action_weight ~ state_weight pi / drawn
 
-    A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
-    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
-    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
-    advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
-    the two brings.
+    both weights scaled to mean 1, each by itself. A loss averaged with state_weight gives an infostate the weight
+    n(s)^visit_exponent instead of n(s): seldom visited ones count, which a best responder would seek out. action_weight
+    moreover gives each action that was drawn the weight pi(a|s) it has in expectation, not the share it happened to
+    get; the policy loss is then that of the mean advantages of (s, a), as in expected policy gradients. Not from a
+    paper; configs/leduc_ppo.yaml says what each of the two brings.
 
     Args:
         row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
     """
     visits = torch.bincount(row)[row].float()
-    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
+    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float() / visits
     state_weight = visits ** (visit_exponent - 1)
-    action_weight = state_weight * log_prob.exp() * visits / drawn
-    return state_weight / state_weight.mean(), action_weight / action_weight.mean()
+    action_weight = state_weight * log_prob.exp() / drawn
+    return state_weight / state_weight.mean(), action_weight / action_weight.mean(), drawn

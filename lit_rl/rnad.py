@@ -181,7 +181,7 @@ class RNaD(L.LightningModule):
         row, legal = batch.row, batch.legal
         regular = -self.eta * (log_probs - reference) - self.entropy_coef * log_probs
         regular = torch.where(legal, regular, 0.0)  # [M, A]
-        sampled = batch.advantages * (batch.action_weight / batch.state_weight) * (-batch.log_prob).exp()  # [N]
+        sampled = batch.advantages / batch.drawn  # [N]
         q = regular[row].scatter_add(1, batch.action.unsqueeze(1), sampled.unsqueeze(1))  # [N, A]
         advantages = q - (log_probs[row].exp() * q).sum(-1, keepdim=True)
         return losses.neurd(logits[row], legal[row], advantages, self.neurd_threshold, self.neurd_clip) * (

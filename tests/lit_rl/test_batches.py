@@ -67,14 +67,15 @@ def test_infostate_weights_twin():
     row = torch.randint(0, 5, (300,), generator=generator)
     action = torch.randint(0, 3, (300,), generator=generator)
     log_prob = torch.log_softmax(torch.randn(5, 3, generator=generator), -1)[row, action]
-    state, decision = infostate_weights(row, action, log_prob, 3, 0.5)
+    state, decision, share = infostate_weights(row, action, log_prob, 3, 0.5)
     assert torch.allclose(state.mean(), torch.ones(())) and torch.allclose(decision.mean(), torch.ones(()))
-    expected_state, expected_action = torch.empty(300), torch.empty(300)
+    expected_state, expected_action, expected_share = (torch.empty(300) for _ in range(3))
     for i in range(300):
         n = sum(1 for r in row if r == row[i])
         drawn = sum(1 for r, a in zip(row, action) if r == row[i] and a == action[i])
-        expected_state[i] = n**-0.5
+        expected_state[i], expected_share[i] = n**-0.5, drawn / n
         expected_action[i] = n**-0.5 * log_prob[i].exp() * n / drawn
+    assert torch.allclose(share, expected_share)
     assert torch.allclose(state, expected_state / expected_state.mean())
     assert torch.allclose(decision, expected_action / expected_action.mean())
 
@@ -83,5 +84,5 @@ def test_infostate_weights_sum_to_the_policy():
     """Within one infostate the actions drawn weigh as the policy says, however often each was drawn."""
     row, action = torch.zeros(10, dtype=torch.int64), torch.tensor([0] * 9 + [1])
     log_prob = torch.tensor([0.5] * 10).log()
-    _, weight = infostate_weights(row, action, log_prob, 2, 0.25)
+    _, weight, _ = infostate_weights(row, action, log_prob, 2, 0.25)
     assert weight[:9].sum() == pytest.approx(weight[9:].sum())
