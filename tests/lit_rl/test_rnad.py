@@ -215,14 +215,15 @@ def test_the_reference_takes_no_gradient_and_stays_in_eval_mode(fit):
     assert optimized == {id(p) for p in model.policy.parameters()}
 
 
-@pytest.mark.parametrize("visit_exponent", [None, 0.5])
-def test_neurd_loss_by_hand(visit_exponent):
+@pytest.mark.parametrize(("visit_exponent", "rare_actions"), [(None, "full"), (0.5, "full"), (0.5, "damped")])
+def test_neurd_loss_by_hand(visit_exponent, rare_actions):
     """Q(a) = -eta log(pi / rho)(a) - gamma_H log pi(a) + 1[a = a_t] d / mu(a_t), decision by decision in plain Python.
 
-    With weights, n(s, a) / n(s) stands for mu(a_t), and an infostate counts the root of its visits. Few games, so that
-    many an action is never drawn: what was drawn is on the scale of eta and gamma_H all the same.
+    With weights, n(s, a) / n(s) stands for mu(a_t), in full times the chance that a_t is drawn at all in n(s)
+    decisions, and an infostate counts the root of its visits. Few games, so that many an action is never drawn: what
+    was drawn is on the scale of eta and gamma_H all the same.
     """
-    minibatches = Minibatches(update_epochs=2, num_minibatches=1, visit_exponent=visit_exponent)
+    minibatches = Minibatches(2, 1, visit_exponent=visit_exponent, rare_actions=rare_actions)
     model = moved(RNaD("envs.kuhn_poker", "neurd", small_mlp, eta=0.3, entropy_coef=0.1, minibatches=minibatches))
     batch = first_batch(moved(model), num_envs=8)
     model.training_step(batch, 0)
@@ -235,7 +236,8 @@ def test_neurd_loss_by_hand(visit_exponent):
         visits = sum(other[0] == s for other in decisions)
         drawn = sum(other[:2] == (s, a) for other in decisions)
         q = [-0.3 * (log_pi[s][b] - log_rho[s][b]) - 0.1 * log_pi[s][b] for b in range(2)]
-        q[a] += d / (mu if visit_exponent is None else drawn / visits)
+        share = drawn / visits * (1 - (1 - mu) ** visits if rare_actions == "full" else 1)
+        q[a] += d / (mu if visit_exponent is None else share)
         centre = sum(math.exp(log_pi[s][b]) * q[b] for b in range(2))
         logits = output.logits[s].tolist()
         forces.append(sum((logits[b] - sum(logits) / 2) * (q[b] - centre) for b in range(2)))
