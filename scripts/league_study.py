@@ -69,7 +69,7 @@ def config_of(algorithm: str, way: str, args: argparse.Namespace) -> str:
         epochs = max(1, round(each / decisions_per_iteration(theirs)))
         spawner = {
             "config": str(ROOT / "configs" / "leduc_exploiter.yaml"), "every": turn, "mode": "inline",
-            "criterion": "return", "threshold": 0.0, "start": args.start, "keep": args.exploiters,
+            "threshold": 0.0, "start": args.start, "keep": args.exploiters,
             "arguments": [f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}"],
         }  # fmt: skip
         callbacks.append({"class_path": "ExploiterSpawner", "init_args": spawner})
