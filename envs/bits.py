@@ -4,7 +4,8 @@ Bit k of byte w stands for action 8 w + k; W = ceil(A / 8) bytes hold A actions.
 """
 
 import numpy as np
-from numba import njit
+
+from envs.jit import njit
 
 MANY = 64  # from here on numpy, which has a cost per row, is faster
 

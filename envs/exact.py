@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from envs.expansion import GameTooLargeError as GameTooLargeError  # whoever builds a tree looks for it here
 from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_far_too_large
 from envs.game import TERMINAL, Game
+from envs.jit import njit
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from envs.game import CHANCE, TERMINAL, Game
+from envs.jit import njit
 
 SURELY = 100  # see `refuse_if_far_too_large`
 ENOUGH = 1e300  # near the end of float64: no game's X is followed beyond

@@ -9,10 +9,12 @@ Who only learns or plays needs the sizes and names alone: `Interface`, which a s
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+from envs.jit import kept
 
 CHANCE, TERMINAL = -1, -4  # player ids, as in OpenSpiel
 Array = TypeVar("Array")  # of numpy or torch
@@ -89,6 +91,10 @@ class Game(Interface):
     redact: Callable | None = None  # (state, player) -> None: erases what player, who is to move, may not know
     bonus: Callable | None = None  # (state, out [P] float64) -> None: earned by the last action besides, for learning
     out: Callable | None = None  # (state, player) -> bool: will not decide again in this game; worth 0 from here on
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            kept(getattr(self, each.name))
 
     def new_state(self) -> np.ndarray:
         """One fresh state: a structured array of shape [1]; element 0 is the record."""

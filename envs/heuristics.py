@@ -16,9 +16,9 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from numba import njit
 
 from envs.game import Game, Interface
+from envs.jit import njit
 
 
 @njit

@@ -5,7 +5,8 @@ therefore survives save and load as an integer, and does not care which thread d
 """
 
 import numpy as np
-from numba import njit
+
+from envs.jit import njit
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -6,10 +6,10 @@ Letters: B envs, A actions, W bytes of legal bits (`envs.bits`).
 import math
 
 import numpy as np
-from numba import njit
 
 from envs.bits import unpack
 from envs.env import Env, NoLegalActionError
+from envs.jit import njit
 from envs.rng import uniform
 
 

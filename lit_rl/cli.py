@@ -67,6 +67,7 @@ from lit_rl.run.run_folder import (
     without_checkpoint,
 )
 from lit_rl.run.signals import Stopped, requests
+from lit_rl.run.threads import use_threads
 
 __all__ = [
     "ARMAC",
@@ -157,6 +158,12 @@ class LitRLCLI(LightningCLI):
             default=[],
             help="Packages that checkpoints, player files and leagues may name code of, besides those of this config.",
         )
+        parser.add_argument(
+            "--threads",
+            type=PositiveInt | None,
+            default=None,
+            help="Threads of torch's operations (null: OMP_NUM_THREADS, or one: small networks gain nothing by more).",
+        )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args) -> None:
@@ -175,6 +182,9 @@ class LitRLCLI(LightningCLI):
                 f"trainer.check_val_every_n_epoch={config.trainer.check_val_every_n_epoch}: needs at least 1; "
                 "trainer.limit_val_batches=0 switches validation off"
             )
+        threads = use_threads(config.get("threads"))
+        if self.subcommand == "fit" and rank_zero_only.rank == 0:
+            print(f"torch threads: {threads} of {os.cpu_count()} cores (--threads)")
         trust(config.get("allow") or [])
         for part in (config.get("model"), config.get("data")):
             trust_named_in(part.as_dict() if isinstance(part, Namespace) else part)

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval
-from numba import njit
 from torch import Tensor
 
+from envs.jit import njit
 from lit_rl.rollout import CutGames, Rollout, check_cut_games
 from lit_rl.run.errors import check_ranges
 

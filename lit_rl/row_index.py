@@ -6,10 +6,10 @@ to the order of floating-point sums.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from envs.game import Interface
+from envs.jit import njit
 from envs.rng import mix
 from lit_rl.run.saved_values import need, saved_legal, saved_tensor
 

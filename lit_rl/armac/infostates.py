@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from envs.jit import njit
 from envs.rng import GAMMA, mix
 from lit_rl.row_index import merge_equal_rows, row_words
 

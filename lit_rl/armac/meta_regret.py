@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveFloat, PositiveInt
-from numba import njit
 from torch import Tensor
 
+from envs.jit import njit
 from envs.rng import mix
 from lit_rl.armac.mixing import check_bins
 from lit_rl.run.errors import ArtefactError, check_ranges

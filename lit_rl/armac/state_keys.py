@@ -23,11 +23,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
-from numba import njit
 from torch import Tensor, nn
 
 from envs.betting import Betting
 from envs.game import Game
+from envs.jit import njit
 from envs.rng import make_streams, mix
 from lit_rl.run.errors import ConfigError, check_ranges
 
