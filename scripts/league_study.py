@@ -2,7 +2,7 @@
 
     python scripts/league_study.py --decisions 10000000 --seeds 61 62 63 64 65 --jobs 2 [--only ...]
 
-Five ways to choose opponents, each for PPO with low entropy and for R-NaD:
+Five ways to choose opponents, each for PPO with low entropy and for PPO + moving magnet ("R-NaD"):
 
     self-play            the current policy in every seat
     past                 half of the games against snapshots of the past, all alike

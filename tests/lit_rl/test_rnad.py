@@ -274,11 +274,11 @@ def test_the_last_iterate_converges_where_ppo_circles(game):
 
     ppo, distance = last_iterates("PPO", game, 250)
     assert distance[-50:].mean() > 0.6 and distance[-100:].min() > 0.2
-    rnad, distance = last_iterates("R-NaD", game, 250)
-    assert (rnad[0] == pytest.approx(ppo[0], abs=0.1)) and distance[0] > 0.4
+    held, distance = last_iterates("PPO + magnet", game, 250)
+    assert (held[0] == pytest.approx(ppo[0], abs=0.1)) and distance[0] > 0.4
     assert distance[-50:].mean() < 0.1
     if game == "biased_rps":
-        assert rnad[-50:].mean(0)[0] == pytest.approx(EQUILIBRIUM[game], abs=0.05)
+        assert held[-50:].mean(0)[0] == pytest.approx(EQUILIBRIUM[game], abs=0.05)
 
 
 @pytest.mark.parametrize(
