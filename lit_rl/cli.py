@@ -5,15 +5,12 @@ Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics
 in <run>/crash/.
 """
 
-import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 import traceback
-import urllib.error
-import urllib.request
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -58,6 +55,7 @@ from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, repl
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
 from lit_rl.run.messages import one_line
+from lit_rl.run.remote_log import close_remote_logs, open_remote_log
 from lit_rl.run.run_folder import (
     RunLogger,
     claim_run_folder,
@@ -189,7 +187,7 @@ class LitRLCLI(LightningCLI):
             self.origin = yaml.safe_load((self.run_folder / "config.yaml").read_text()).get("ckpt_path")
             newest = self._newest_checkpoint(self.run_folder)
             config["ckpt_path"], self.starts_over = newest or self.origin, newest is None
-        elif path is not None and path != "hpc":
+        elif path is not None:
             verify(Path(path))
 
     def _newest_checkpoint(self, run_folder: Path) -> str | None:
@@ -229,7 +227,7 @@ class LitRLCLI(LightningCLI):
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
-                    _offline_if_unreachable(logger)
+                    open_remote_log(logger)
             own = [self._run_logger(Path(trainer.default_root_dir or "runs"))] if self.subcommand == "fit" else []
             kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
         if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
@@ -257,21 +255,6 @@ class LitRLCLI(LightningCLI):
         folder = self.run_folder or claim_run_folder(root)
         lock_run_folder(folder)
         return RunLogger(folder)
-
-
-def _offline_if_unreachable(logger: WandbLogger) -> None:
-    """Open the W&B run now; where the server does not answer in five seconds, log to disk instead of dying of it."""
-    import wandb
-
-    if logger._offline:
-        return
-    try:
-        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if a refusal
-            urllib.request.urlopen(wandb.Settings().base_url, timeout=5).close()  # wandb itself would try for minutes
-        _ = logger.experiment
-    except (OSError, wandb.errors.Error) as error:
-        logger._wandb_init["mode"] = "offline"
-        warnings.warn(f"W&B cannot be reached ({error}); logging offline, wandb sync uploads it later", stacklevel=2)
 
 
 def _folder_of(configs: list | None) -> Path:
@@ -317,6 +300,7 @@ def main(args: list[str] | None = None) -> None:
             parser_class=Parser,
             args=args,
         )
+        close_remote_logs()
     except Stopped as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
@@ -327,6 +311,7 @@ def main(args: list[str] | None = None) -> None:
         what = one_line(str(error))
         if code == 1:
             what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
+        close_remote_logs()
         print(f"error[{code}]: {what}", file=sys.stderr)
         sys.exit(code)
     finally:

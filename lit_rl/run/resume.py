@@ -1,7 +1,6 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
 import inspect
-import math
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -197,25 +196,6 @@ def _check_progress(progress: dict, where: str) -> None:
     for name, part in progress.items():
         if isinstance(part, dict):
             _check_progress(part, f"{where}.{name}")
-
-
-def check_optimizers(trainer: L.Trainer) -> None:
-    """Called once a checkpoint is restored: what the optimizers remember of each weight has its shape and is finite.
-
-    Raises:
-        ArtefactError: names what does not fit.
-    """
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for name, value in group.items():
-                wrong = isinstance(value, float) and not math.isfinite(value)
-                need(not wrong, f"optimizer_states: {name} is {value}")
-        for weight, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    fits = value.shape == weight.shape or value.numel() <= 1
-                    need(fits, f"optimizer_states: {name} is {list(value.shape)}, its weight {list(weight.shape)}")
-                    need(bool(torch.isfinite(value).all()), f"optimizer_states: {name} is not finite")
 
 
 def _surroundings(module: L.LightningModule) -> dict:
