@@ -187,7 +187,7 @@ class LastCheckpoint(Checkpoint):
             if not stopped:
                 path = self._folder / "crash" / f"traceback-rank{trainer.global_rank}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(traceback.format_exception(exception)))
+                path.write_text("".join(traceback.format_exception(exception)), errors="backslashreplace")
             state = "stopped" if stopped else "failed"
             self._write_status(trainer, pl_module, state, exit_code=code, error=str(exception))
         except OSError:

@@ -58,7 +58,9 @@ class RolloutLoader:
         return {"cursor": self.cursor}  # tells Lightning that this loader can resume
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Nothing to do: the datamodule has put rollout and cursor back together with the games they belong to."""
+        """The datamodule has put rollout and cursor back, together with the games they belong to; both say the same."""
+        there = saved_dict(state_dict, "the loader's state", ("cursor",))["cursor"]
+        need(not self.resumed or there == self.cursor, f"cursor is {self.cursor} of the games, {there} of the loader")
 
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""

@@ -15,6 +15,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from envs.env import RulesError
 from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
@@ -91,6 +92,8 @@ class Exact(Evaluation):
             raise ConfigError(
                 f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
             ) from None
+        except RulesError as error:
+            raise ConfigError(f"data.game: {error}") from None
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""

@@ -28,11 +28,12 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from lit_rl.run.errors import ArtefactError, StorageError
-from lit_rl.run.plain_file import check_archive, first_line, load_plain
+from lit_rl.run.plain_file import check_archive, cut, first_line, load_plain
 
 MANIFEST = "manifest.json"
 ENTRY = {"sequence": int, "size": int, "file": str, "sha256": str, "resumable": bool, "quiescent": bool}
 CHUNK = 1 << 20
+OLDEST = (2, 6)  # Lightning that lit-rl has ever run with
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -95,6 +96,11 @@ class VerifiedCheckpointIO(CheckpointIO):
         checkpoint = load_plain(path, "checkpoint", map_location)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ArtefactError(f"checkpoint {path}: holds no state_dict")
+        version = checkpoint.get("pytorch-lightning_version")
+        found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})[\w.+]{0,40}", version) if isinstance(version, str) else None
+        if found is None or (int(found[1]), int(found[2])) < OLDEST:  # else it would be migrated, unseen
+            wanted = ".".join(map(str, OLDEST))
+            raise ArtefactError(f"checkpoint {path}: is of Lightning {cut(version)}, needs {wanted} or newer")
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
