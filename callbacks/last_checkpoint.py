@@ -48,8 +48,8 @@ class LastCheckpoint(Checkpoint):
 
     At the border of an iteration, the first included, and after a signal also between two of its minibatches. SIGTERM,
     SIGINT, SIGHUP and SIGUSR1 stop the run there, with exit code 128 + their number; a second signal, or four seconds
-    without reaching that point, ends it with the checkpoint it has. The one before stays as last.previous.ckpt. Rows
-    of metrics.csv that were logged after the checkpoint a run goes on from are dropped, since they will be logged again.
+    without reaching that point, ends it with the checkpoint it has. The one before stays as last.previous.ckpt. Rows of
+    metrics.csv that were logged after the checkpoint a run goes on from are dropped, since they are logged again.
 
     A run that trainer.max_steps or max_time ends within an iteration leaves the rest of that iteration out: if it goes
     on later, it begins a new one.

@@ -53,7 +53,7 @@ from lit_rl.run.allowed import trust, trust_named_in
 from lit_rl.run.arguments import check_arguments
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.run.display import undying
-from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
+from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
 from lit_rl.run.messages import one_line
 from lit_rl.run.remote_log import close_remote_logs, open_remote_log
 from lit_rl.run.run_folder import (
@@ -309,6 +309,11 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in (sys.argv if args is None else args):
             traceback.print_exception(error)
         what = one_line(str(error))
+        if out_of_memory(error):
+            what = (
+                f"more memory than there is ({what or type(error).__name__}); lower data.num_envs, data.num_steps or "
+            )
+            what += "the sizes of model.network"
         if code == 1:
             what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
         close_remote_logs()

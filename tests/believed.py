@@ -1,7 +1,7 @@
 """Where an artefact is believed: places whose content neither the rules nor the rest of the artefact tells.
 
-Reason -> patterns of places, as `hostile.place_of` names them; `#` stands for a number of a row, a rank, a weight. All of
-it is held to dtype, shape and range by the code that loads it.
+Reason -> patterns of places, as `hostile.place_of` names them; `#` stands for a number of a row, a rank, a weight. All
+of it is held to dtype, shape and range by the code that loads it.
 """
 
 GAMES = "*DataModule.ranks.#"
@@ -14,9 +14,16 @@ BELIEVED = {
         f"{GAMES}.env.action_streams", f"{GAMES}.env.game_streams", f"{PAST}.streams", f"{PAST}.seed",
         f"{SEATING}.streams",
     ],
+    "chosen for the run, or by its schedules, and kept by it: the seed, the temperature, who sits where": [
+        "*DataModule.seed", f"{GAMES}.rollout.temperature", f"{PAST}.slot", f"{SEATING}.*",
+        "LeagueDataModule.ranks.#.opponents.counts.*", "LeagueDataModule.ranks.#.opponents.refreshed",
+    ],
+    "numbers of the optimizer and of the schedule of its learning rate, which come from the checkpoint": [
+        "optimizer_states.#.param_groups.#.*", "lr_schedulers.#.*",
+    ],
     "said by the network that played, with the weights it then had": [
         *(f"{GAMES}.rollout.{name}" for name in ("log_prob", "value", "logits", "state", "last_value", "last_state")),
-        f"{GAMES}.rollout.extras.*",
+        f"{GAMES}.rollout.extras.*", "iteration.#.kept.*",
     ],
     "rewards may be shaped by a bonus and the team's share, whose weights may change in a run; outcomes are checked": [
         f"{GAMES}.rollout.rewards",
@@ -43,8 +50,8 @@ BELIEVED = {
         "state_dict.*", "optimizer_states.#.state.#.*",
     ],
     "measured or counted in iterations that are over; goes into metrics.csv, pictures and status.json": [
-        "iteration.#.minibatches.#.*", "callbacks.GradNorm.steps.#.*", "callbacks.MixLambda.*", "callbacks.RunSummary.*",
-        "callbacks.FiniteGuard.skips",
+        "iteration.#.minibatches.#.*", "callbacks.GradNorm.steps.#.*", "callbacks.MixLambda.*",
+        "callbacks.RunSummary.*", "callbacks.FiniteGuard.skips",
     ],
     "about the files beside the checkpoint, which are looked at when the run goes on": [
         "callbacks.Replay.*", "callbacks.LastCheckpoint.*", "callbacks.ModelCheckpoint.*",

@@ -2,19 +2,18 @@
 
     LITRL_BOUNDS_CHECK=1 python tests/hostile.py 40 kuhn_ppo leduc_league
 
-prints, kind by kind, what became of `40` cases for each run (`harness.RUNS`), as JSON. Every case changes one thing. What
-is refused must be refused in one line, by ArtefactError or ConfigError (of the command: exit code 2, 3, or 4 once a
-number has become infinite). What is accepted must be the same content, or without effect: what would be saved again is
-what would have been saved without the change; or lie where only its writer can know what it should be (`BELIEVED`).
+prints, kind by kind, what became of 40 cases for each of these runs (`harness.RUNS`), and of as many files of every
+other kind (`hostile_files`), as JSON. Every case changes one thing. What is refused must be refused in one line, by
+ArtefactError or ConfigError (of the command: exit code 2, 3, or 4 once a number has become infinite). What is accepted
+must be the same content, or without effect: what would be saved again is what would have been saved without the change;
+or lie where only its writer can know what it should be (`believed.BELIEVED`).
 """
 
-import contextlib
 import copy
 import io
 import json
 import os
 import random
-import re
 import sys
 import tempfile
 import warnings
@@ -26,10 +25,10 @@ from pathlib import Path
 import torch
 from believed import BELIEVED
 from harness import ROOT, RUNS
+from hostile_files import KINDS
 from tampering import EVIL, at, same, tampered
 from torch import Tensor
 
-from lit_rl.algorithm import before_rollout
 from lit_rl.run.errors import ArtefactError, ConfigError
 
 PARTS = ("iteration", "memories", "callbacks")  # besides the datamodule's
@@ -145,15 +144,11 @@ class Prepared:
         return copy.deepcopy(steady(saved))
 
     def go_on(self) -> None:
-        """One iteration, but for the steps."""
+        """Two iterations, but for the steps."""
         if hasattr(self.data.opponents, "load_missing_players"):
             self.data.opponents.load_missing_players()
-        rollout = self.data.loader.rollout
-        if self.data.loader.cursor < len(self.data.loader) and rollout is not None:
-            list(self.module.make_batches(rollout, torch.Generator().manual_seed(0)))
-        before_rollout(self.module, 4, 0)
-        rollout = self.data.collect(rollout)
-        list(self.module.make_batches(rollout, torch.Generator().manual_seed(0)))
+        for _ in range(2):  # the iteration that was running, if one was, and a new one
+            list(self.data.loader)
 
     def try_one(self, rng: random.Random) -> tuple[str, str, tuple]:
         """(outcome, where and what, path) of one case of what our own code loads."""
@@ -255,6 +250,16 @@ def main(count: int, names: list[str]) -> dict:
             for number in range(-(-count // 10)):
                 outcome, where, path = run.try_resume(random.Random(f"resume {name} {number}"))
                 tally.add("checkpoint, resumed whole", outcome, where, place_of(path))
+    with tempfile.TemporaryDirectory() as folder:
+        sys.path.insert(0, folder)
+        Path(folder, "evil.py").write_text("raise SystemExit('imported')")
+        for kind, prepare in KINDS.items():
+            try_one = prepare(Path(folder))
+            for number in range(count):
+                outcome, where, path = try_one(random.Random(f"{kind} {number}"))
+                if outcome == "other":
+                    outcome = "believed" if believed(path) else "silent"
+                tally.add(kind, outcome, where, place_of(path))
     return {"tally": {k: dict(v) for k, v in tally.counts.items()}, "worst": tally.worst, "believed": tally.believed}
 
 

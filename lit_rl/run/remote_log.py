@@ -31,7 +31,9 @@ def open_remote_log(logger: WandbLogger) -> None:
         return
     try:
         with contextlib.suppress(urllib.error.HTTPError):  # an answer, if a refusal
-            urllib.request.urlopen(wandb.setup().settings.base_url, timeout=5).close()  # wandb itself would try for minutes
+            urllib.request.urlopen(
+                wandb.setup().settings.base_url, timeout=5
+            ).close()  # wandb itself would try for minutes
         _ = logger.experiment
     except (OSError, wandb.errors.Error) as error:
         logger._wandb_init["mode"] = "offline"

@@ -17,7 +17,17 @@ from torch.optim import Optimizer
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list, saved_tensor
 
 SHARES = ("betas", "momentum", "rho", "alpha", "dampening", "momentum_decay")  # settings from 0 to 1
-NEVER_NEGATIVE = ("step", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta", "sum", "exp_inf", "row_var", "col_var")
+NEVER_NEGATIVE = (
+    "step",
+    "exp_avg_sq",
+    "max_exp_avg_sq",
+    "square_avg",
+    "acc_delta",
+    "sum",
+    "exp_inf",
+    "row_var",
+    "col_var",
+)
 
 
 def check_training_state(checkpoint: Mapping, module: LightningModule) -> None:
@@ -105,7 +115,8 @@ def _check_schedule(theirs, ours, where: str) -> None:
     elif type(ours) is int:
         saved_int(theirs, where, -1)
     elif type(ours) is float or (ours is None and theirs is not None):
-        need(theirs == ours or math.isfinite(saved_float(theirs, where)), where)
+        low = 0.0 if ours is not None and ours >= 0 else -math.inf
+        need(theirs == ours or math.isfinite(saved_float(theirs, where, low)), where)
     elif isinstance(ours, Tensor):
         saved_tensor(theirs, where, ours.dtype, tuple(ours.shape))
     else:

@@ -1,4 +1,4 @@
-"""Two machines with one model, as torchrun and SLURM start them: here two processes on the loopback, one device each."""
+"""Two machines with one model, as torchrun and SLURM start them: here two processes on the loopback."""
 
 import contextlib
 import os
