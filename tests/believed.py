@@ -28,6 +28,9 @@ BELIEVED = {
     "rewards may be shaped by a bonus and the team's share, whose weights may change in a run; outcomes are checked": [
         f"{GAMES}.rollout.rewards",
     ],
+    "which decisions are the learner's, where others sit in seats that were drawn": [
+        "RetrospectiveDataModule.ranks.#.rollout.learner", "LeagueDataModule.ranks.#.rollout.learner",
+    ],
     "how many batches of the iteration were handed out; Lightning's restore holds it to the loader's own count": [
         f"{GAMES}.cursor",
     ],
@@ -55,6 +58,19 @@ BELIEVED = {
     ],
     "about the files beside the checkpoint, which are looked at when the run goes on": [
         "callbacks.Replay.*", "callbacks.LastCheckpoint.*", "callbacks.ModelCheckpoint.*",
+    ],
+    "what a run says of itself; the games beside it are held to the rules, and to weights whose hash it names": [
+        *(f"replay.#.{name}" for name in ("run", "continues", "seed", "game", "iteration", "decisions", "row",
+                                          "precision", "weights", "carried", "moves.#.value", "moves.#.extras.*")),
+    ],
+    "who belongs to a league and how each has fared; what it names is looked at before it is loaded": [
+        *(f"league.members.{name}" for name in (
+            "state", "birth", "parent", "file", "sha256", "path", "init_args", "permanent", "created", "reason",
+            "notes", "rating", "deviation", "volatility", "role")),
+        "league.rosters",
+    ],
+    "weights of a player, and which network of ours they are to be read as": [
+        "player.state_dict.*", "player.network*", "player.hyper_parameters.network*",
     ],
     "a callback that the checkpoint does not know begins anew": [
         *(f"callbacks.{name}" for name in ("FiniteGuard", "GradNorm", "MixLambda", "ModelCheckpoint", "Replay",

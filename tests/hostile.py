@@ -147,8 +147,10 @@ class Prepared:
         """Two iterations, but for the steps."""
         if hasattr(self.data.opponents, "load_missing_players"):
             self.data.opponents.load_missing_players()
+        finished = self.data.loader.finished  # tells what of the rollout is saved, and no checkpoint says it
         for _ in range(2):  # the iteration that was running, if one was, and a new one
             list(self.data.loader)
+        self.data.loader.finished = finished
 
     def try_one(self, rng: random.Random) -> tuple[str, str, tuple]:
         """(outcome, where and what, path) of one case of what our own code loads."""

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from envs.game import Interface
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_io import damage_of, replace_file
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
 
@@ -219,6 +219,8 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     if sha256 is not None and sha256_of(path) != sha256:
         raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
     content = load_plain(path, "player file")
+    if damage := damage_of(path):
+        raise ArtefactError(f"player file {path}: {damage}; take another")
     try:
         if "player" not in content:
             content = _player_of(content, game)

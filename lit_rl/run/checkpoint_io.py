@@ -128,12 +128,12 @@ def verify(path: Path) -> dict:
         wanted = expected[-1]["size"]
         what = f"truncated, {size} of {wanted} bytes" if size < wanted else "its SHA-256 is not the recorded one"
         raise ArtefactError(f"checkpoint {path}: {what}{_remedy(path)}")
-    if damage := _damage(path):
+    if damage := damage_of(path):
         raise ArtefactError(f"checkpoint {path}: {damage}{_remedy(path)}")
     return {}
 
 
-def _damage(path: Path) -> str:
+def damage_of(path: Path) -> str:
     """What the checksums of a file's zip records say, which torch.load does not look at; "" if they are right."""
     try:
         check_archive(path, "checkpoint")
@@ -330,7 +330,7 @@ def _add_to_manifest(path: Path, sink: _Sink, checkpoint: dict[str, Any]) -> Non
         sha = _sha256(file)
         if sha in known:
             entries.append(known[sha])
-        elif not known and not _damage(file):  # the manifest is lost or damaged
+        elif not known and not damage_of(file):  # the manifest is lost or damaged
             content = load_plain(file, "checkpoint")
             entries.append(
                 _describe(content) | {"sequence": 0, "file": file.name, "size": file.stat().st_size, "sha256": sha}

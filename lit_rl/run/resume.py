@@ -147,6 +147,12 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
+    for name, here in module.state_dict().items():
+        x = checkpoint["state_dict"][name]
+        if isinstance(x, torch.Tensor):
+            fits = x.layout == torch.strided and x.is_floating_point() == here.is_floating_point()
+            need(fits, f"{name} is {x.layout} {x.dtype}, needs {here.dtype}")
+            saved_tensor(x, name, x.dtype, tuple(here.shape))
     for name in ("decisions", "rollouts"):
         if name in ours:
             count = int(saved_tensor(checkpoint["state_dict"][name], name, torch.int64, ()))

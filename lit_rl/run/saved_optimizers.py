@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list, saved_tensor
 
-SHARES = ("betas", "momentum", "rho", "alpha", "dampening", "momentum_decay")  # settings from 0 to 1
+MOST = {"betas": math.nextafter(1.0, 0.0), "momentum": 1.0, "rho": 1.0, "alpha": 1.0, "dampening": 1.0}  # of a setting
 NEVER_NEGATIVE = (
     "step",
     "exp_avg_sq",
@@ -83,7 +83,7 @@ def _check_setting(name: str, theirs, ours, where: str) -> None:
     elif isinstance(ours, Tensor):
         saved_tensor(theirs, where, ours.dtype, tuple(ours.shape), 0.0)
     elif type(ours) in (int, float):
-        saved_float(theirs, where, 0.0 if ours >= 0 else -math.inf, 1.0 if name in SHARES else math.inf)
+        saved_float(theirs, where, 0.0 if ours >= 0 else -math.inf, MOST.get(name, math.inf))
     else:
         same = type(theirs) is type(ours) and theirs == ours
         need(same, f"{where} is {str(theirs)[:50]} there and {str(ours)[:50]} here")
