@@ -61,6 +61,10 @@ class Tally:
         if outcome == "believed":
             self.believed[place] += 1
 
+    def as_json(self) -> str:
+        counts = {kind: dict(count) for kind, count in self.counts.items()}
+        return json.dumps({"tally": counts, "worst": self.worst, "believed": self.believed})
+
 
 def place_of(path: tuple) -> str:
     """Where in an artefact, whatever the row, the rank or the options of a callback."""
@@ -235,23 +239,12 @@ def steady(saved: dict) -> dict:
     return saved | {"callbacks": callbacks}
 
 
-def main(count: int, names: list[str]) -> dict:
+def main(count: int, names: list[str]) -> None:
+    """Print what has been found so far, after each run and each kind: the last line is the whole."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.chdir(ROOT)
     tally = Tally()
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            run = Prepared(name, Path(folder))
-            for checkpoint in run.checkpoints:
-                run.load(checkpoint)
-                run.go_on()
-            for number in range(count):
-                outcome, where, path = run.try_one(random.Random(f"{name} {number}"))
-                tally.add("checkpoint, our part", outcome, where, place_of(path))
-            for number in range(-(-count // 10)):
-                outcome, where, path = run.try_resume(random.Random(f"resume {name} {number}"))
-                tally.add("checkpoint, resumed whole", outcome, where, place_of(path))
     with tempfile.TemporaryDirectory() as folder:
         sys.path.insert(0, folder)
         Path(folder, "evil.py").write_text("raise SystemExit('imported')")
@@ -262,8 +255,22 @@ def main(count: int, names: list[str]) -> dict:
                 if outcome == "other":
                     outcome = "believed" if believed(path) else "silent"
                 tally.add(kind, outcome, where, place_of(path))
-    return {"tally": {k: dict(v) for k, v in tally.counts.items()}, "worst": tally.worst, "believed": tally.believed}
+            print(tally.as_json(), flush=True)
+        for name in names:
+            place = Path(folder, name)
+            place.mkdir()
+            run = Prepared(name, place)
+            for checkpoint in run.checkpoints:
+                run.load(checkpoint)
+                run.go_on()
+            for number in range(count):
+                outcome, where, path = run.try_one(random.Random(f"{name} {number}"))
+                tally.add("checkpoint, our part", outcome, where, place_of(path))
+            for number in range(-(-count // 10)):
+                outcome, where, path = run.try_resume(random.Random(f"resume {name} {number}"))
+                tally.add("checkpoint, resumed whole", outcome, where, place_of(path))
+            print(tally.as_json(), flush=True)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), sys.argv[2:])))
+    main(int(sys.argv[1]), sys.argv[2:])
