@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from harness import ROOT, digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -77,15 +78,6 @@ def torchrun(rank: int, port: int) -> tuple[list[str], dict]:
     return command, {}
 
 
-def srun(rank: int, port: int) -> tuple[list[str], dict]:
-    """What `srun litrl` starts on each machine: the command itself, and what SLURM says in its environment."""
-    slurm = {
-        "NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2", "PROCID": str(rank), "LOCALID": "0", "NODEID": str(rank),
-        "JOB_ID": "70001", "JOB_NAME": "leduc", "NODELIST": "127.0.0.1",
-    }  # fmt: skip
-    return [sys.executable, "-m", "lit_rl"], {f"SLURM_{k}": v for k, v in slurm.items()} | {"MASTER_PORT": str(port)}
-
-
 @pytest.fixture
 def machines(tmp_path):
     both = Machines(tmp_path)
@@ -129,10 +121,56 @@ def test_the_death_of_a_machine_ends_the_other_and_loses_nothing(machines, whole
     assert go_on(machines, torchrun, "cut") == whole
 
 
-def test_slurm_asks_to_stop_before_it_requeues(machines, whole):
-    """SIGUSR1, as `sbatch --signal=USR1@120` sends it to every process: a checkpoint at the border, exit code 138."""
-    machines.begin(srun, [*FIT, "--trainer.default_root_dir", "cut"], STOP="20", STOP_WITH="SIGUSR1")
-    assert machines.end() == [138, 138], machines.said()
-    assert machines.left() == [] and not list(machines.folder.rglob("hpc_ckpt*"))
-    assert "stopped by SIGUSR1; go on with: litrl fit --config" in machines.logs[0].read_text()
-    assert go_on(machines, srun, "cut") == whole
+SRUN = """#!/bin/bash
+[ "$1" = litrl ] && shift
+for rank in 0 1; do
+    SLURM_PROCID=$rank SLURM_NODEID=$rank {python} -m lit_rl "$@" > machine$rank.log 2>&1 &
+    pids[$rank]=$!
+done
+worst=0
+for pid in ${{pids[@]}}; do wait $pid; code=$?; [ $code -gt $worst ] && worst=$code; done
+exit $worst
+"""
+SLURM = {
+    "NTASKS": "2", "NTASKS_PER_NODE": "1", "NNODES": "2", "LOCALID": "0", "JOB_ID": "70001", "JOB_NAME": "leduc",
+    "NODELIST": "127.0.0.1",
+}  # fmt: skip
+
+
+def test_the_job_script_of_the_manual(tmp_path, whole):
+    """Word by word, with a srun that starts two processes here, by SLURM's variables, and a scontrol that notes why.
+
+    SIGUSR1, as `sbatch --signal=USR1@120` sends it, comes in mid-run: a checkpoint, exit code 138, back into the queue;
+    the next time the script goes on.
+    """
+    script = (ROOT / "lit_rl" / "run" / "README.md").read_text().split("```\n#!/bin/bash\n")[1].split("```")[0]
+    for name, text in (
+        ("srun", SRUN.format(python=sys.executable)), ("scontrol", '#!/bin/bash\necho "$@" >> scontrol.log\n'),
+    ):  # fmt: skip
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    config = yaml.safe_load((ROOT / "configs" / "kuhn_ppo.yaml").read_text())
+    config["data"]["init_args"]["num_envs"] = 64
+    config["trainer"] |= {
+        "accelerator": "cpu", "max_epochs": 40, "check_val_every_n_epoch": 9, "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    }  # fmt: skip
+    own = [{"class_path": "LastCheckpoint", "init_args": {"every_seconds": 0.1}}, {"class_path": "trouble.Trouble"}]
+    config["trainer"]["callbacks"] += own
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "leduc_ppo.yaml").write_text(yaml.safe_dump(config))
+
+    def run(**environment: str) -> None:
+        env = os.environ | {f"SLURM_{name}": value for name, value in SLURM.items()} | environment
+        env |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+        env |= {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, timeout=240)
+
+    run(STOP="20", STOP_WITH="SIGUSR1")
+    log = (tmp_path / "machine0.log").read_text()
+    assert "stopped by SIGUSR1; go on with: litrl fit --config" in log, log
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 70001\n"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+    run()
+    assert (tmp_path / "scontrol.log").read_text() == "requeue 70001\n"
+    assert digest(tmp_path / "runs" / "70001" / "version_0") == whole
