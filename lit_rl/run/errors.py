@@ -29,7 +29,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the machine or a device has not the memory that was asked for; of torch a RuntimeError says so."""
-    said = isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    said = isinstance(error, RuntimeError | ConfigError) and any(words in str(error) for words in OUT_OF_MEMORY)
     return said or isinstance(error, MemoryError)
 
 
