@@ -96,6 +96,8 @@ class VerifiedCheckpointIO(CheckpointIO):
         checkpoint = load_plain(path, "checkpoint", map_location)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ArtefactError(f"checkpoint {path}: holds no state_dict")
+        if "pytorch-lightning_version" not in checkpoint:  # which Lightning asks for before anybody else
+            raise ArtefactError(f"checkpoint {path}: is no checkpoint of a run; a player file is read by load_policy")
         version = checkpoint.get("pytorch-lightning_version")
         found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})[\w.+]{0,40}", version) if isinstance(version, str) else None
         if found is None or (int(found[1]), int(found[2])) < OLDEST:  # else it would be migrated, unseen
