@@ -232,8 +232,8 @@ class Prepared:
 
 
 def steady(saved: dict) -> dict:
-    """Without clocks and the names of folders."""
-    drop = ("seconds", "dirpath", "best_model_path", "last_model_path", "kth_best_model_path")
+    """Without clocks, the names of folders, and the hash of the weights, which are there themselves."""
+    drop = ("seconds", "weights", "dirpath", "best_model_path", "last_model_path", "kth_best_model_path")
     callbacks = {key: {name: x for name, x in state.items() if name not in drop} if isinstance(state, dict) else state
                  for key, state in saved["callbacks"].items()}  # fmt: skip
     return saved | {"callbacks": callbacks}
