@@ -19,24 +19,29 @@ from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary
 from callbacks.throughput import Throughput
+from callbacks.validations import Validations
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
-from lit_rl.run.errors import ConfigError
+from lit_rl.run.errors import ConfigError, exit_code
 from lit_rl.run.quiet import quiet
-from lit_rl.run.run_folder import open_run, release_run_folders
+from lit_rl.run.resume import check_fits
+from lit_rl.run.run_folder import RunTensorBoard, open_run, release_run_folders
 from lit_rl.run.signals import Stopped, requests
 from lit_rl.run.threads import use_threads
 
-ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the user lists the class itself
+# Unless the user lists the class itself, or leaves it out by its name.
+ALWAYS = (FiniteGuard, Throughput, Validations, RunProgress, RunSummary, LastCheckpoint)
 DEFAULTS = {"max_epochs": 100, "num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
 ROOT = "runs"  # where run folders lie unless somebody says otherwise
 
 
-def always_on(listed: Iterable[L.Callback] | None, checkpoints: bool, bar: bool) -> list[L.Callback]:
-    """New callbacks of `ALWAYS`, without those whose class is among the `listed` ones.
+def always_on(
+    listed: Iterable[L.Callback] | None, checkpoints: bool, bar: bool, without: Sequence[str] = ()
+) -> list[L.Callback]:
+    """New callbacks of `ALWAYS`, but for those whose class is among the `listed` ones or named in `without`.
 
     checkpoints: the run keeps some; bar: it shows how far it is.
     """
-    left_out = {type(callback) for callback in listed or []}
+    left_out = {type(callback) for callback in listed or []} | {make for make in ALWAYS if make.__name__ in without}
     left_out |= (set() if checkpoints else {LastCheckpoint}) | (set() if bar else {RunProgress})
     return [make() for make in ALWAYS if make not in left_out]
 
@@ -45,6 +50,16 @@ def own_loggers(given: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
     """The loggers that the user gave, but for CSV loggers: every run has its own metrics.csv."""
     listed = given if isinstance(given, Iterable) else [given]
     return [logger for logger in listed if isinstance(logger, Logger) and not isinstance(logger, CSVLogger)]
+
+
+def beside(loggers: Sequence[Logger], folder: Path | None) -> list[Logger]:
+    """The loggers, those that log into the run's folder told which it is; without a run they are left out."""
+    if folder is None:
+        return [logger for logger in loggers if not isinstance(logger, RunTensorBoard)]
+    for logger in loggers:
+        if isinstance(logger, RunTensorBoard):
+            logger.run_folder = folder
+    return list(loggers)
 
 
 def with_whole_checkpoints(plugins: Any) -> list:
@@ -127,17 +142,21 @@ class Trainer(L.Trainer):
                 f"Trainer: has had its run ({self.run_folder}); make a new one, and give fit a ckpt_path to go on"
             )
         _check_pair(model, datamodule, "fit")
-        _check_path(ckpt_path)
-        before = torch.get_num_threads()
+        _check_checkpoint(model, ckpt_path, resumes=True)
+        before, begun = torch.get_num_threads(), False
         with quiet(), _signals_end_the_run():
             try:
                 use_threads(self._threads)
                 if self._has_folder:
                     self._log = open_run(Path(self.default_root_dir))
-                    self.loggers = [self._log, *self.loggers]
+                    self.loggers = [self._log, *beside(self.loggers, self.run_folder)]
                 super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+                begun = True
+            except Exception as error:
+                begun = exit_code(error) == 1  # else it is the user's to mend, and a folder without a run in it goes
+                raise
             finally:
-                release_run_folders()
+                release_run_folders(keep=begun)
                 torch.set_num_threads(before)
 
     def validate(
@@ -153,7 +172,7 @@ class Trainer(L.Trainer):
             ConfigError, ArtefactError: as `fit`.
         """
         _check_pair(model, datamodule, "validate")
-        _check_path(ckpt_path)
+        _check_checkpoint(model, ckpt_path, resumes=False)
         with quiet():
             return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
 
@@ -177,10 +196,10 @@ def _check_pair(model: L.LightningModule, data: L.LightningDataModule, what: str
         raise ConfigError(f"{what}: the model plays {games[0]}, the datamodule {games[1]}; give both the same game")
 
 
-def _check_path(ckpt_path: str | Path | None) -> None:
-    """Raise ArtefactError where a checkpoint is named that cannot be trusted, or is none of a run."""
+def _check_checkpoint(model: L.LightningModule, ckpt_path: str | Path | None, resumes: bool) -> None:
+    """Raise ArtefactError where a checkpoint is named that cannot be trusted, is none of a run, or not of this one."""
     if ckpt_path is not None:
-        VerifiedCheckpointIO().load_checkpoint(ckpt_path, map_location="cpu")
+        check_fits(model, VerifiedCheckpointIO().load_checkpoint(ckpt_path, map_location="cpu"), resumes)
 
 
 @contextmanager
