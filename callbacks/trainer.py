@@ -21,14 +21,14 @@ from callbacks.run_summary import RunSummary
 from callbacks.throughput import Throughput
 from callbacks.validations import Validations
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
-from lit_rl.run.errors import ConfigError, exit_code
+from lit_rl.run.errors import ConfigError
 from lit_rl.run.quiet import quiet
 from lit_rl.run.resume import check_fits
 from lit_rl.run.run_folder import RunTensorBoard, open_run, release_run_folders
 from lit_rl.run.signals import Stopped, requests
 from lit_rl.run.threads import use_threads
 
-# Unless the user lists the class itself, or leaves it out by its name.
+# Unless the user lists the class itself, or says --without.
 ALWAYS = (FiniteGuard, Throughput, Validations, RunProgress, RunSummary, LastCheckpoint)
 DEFAULTS = {"max_epochs": 100, "num_sanity_val_steps": 0, "log_every_n_steps": 10, "enable_model_summary": False}
 ROOT = "runs"  # where run folders lie unless somebody says otherwise
@@ -37,29 +37,26 @@ ROOT = "runs"  # where run folders lie unless somebody says otherwise
 def always_on(
     listed: Iterable[L.Callback] | None, checkpoints: bool, bar: bool, without: Sequence[str] = ()
 ) -> list[L.Callback]:
-    """New callbacks of `ALWAYS`, but for those whose class is among the `listed` ones or named in `without`.
+    """New callbacks of `ALWAYS`, without those whose class is among the `listed` ones.
 
-    checkpoints: the run keeps some; bar: it shows how far it is.
+    checkpoints: the run keeps some; bar: it shows how far it is; without: names of classes.
     """
-    left_out = {type(callback) for callback in listed or []} | {make for make in ALWAYS if make.__name__ in without}
+    left_out = {type(callback) for callback in listed or []}
     left_out |= (set() if checkpoints else {LastCheckpoint}) | (set() if bar else {RunProgress})
-    return [make() for make in ALWAYS if make not in left_out]
+    return [make() for make in ALWAYS if make not in left_out and make.__name__ not in without]
 
 
-def own_loggers(given: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
-    """The loggers that the user gave, but for CSV loggers: every run has its own metrics.csv."""
+def own_loggers(given: Logger | Iterable[Logger] | bool | None, run_folder: Path | None) -> list[Logger]:
+    """The loggers that the user gave, but for CSV loggers: every run has its own metrics.csv.
+
+    TensorBoard's files go into the run folder; where there is none, they are not written.
+    """
     listed = given if isinstance(given, Iterable) else [given]
-    return [logger for logger in listed if isinstance(logger, Logger) and not isinstance(logger, CSVLogger)]
-
-
-def beside(loggers: Sequence[Logger], folder: Path | None) -> list[Logger]:
-    """The loggers, those that log into the run's folder told which it is; without a run they are left out."""
-    if folder is None:
-        return [logger for logger in loggers if not isinstance(logger, RunTensorBoard)]
-    for logger in loggers:
-        if isinstance(logger, RunTensorBoard):
-            logger.run_folder = folder
-    return list(loggers)
+    kept = [logger for logger in listed if isinstance(logger, Logger) and not isinstance(logger, CSVLogger)]
+    for logger in kept:
+        if isinstance(logger, RunTensorBoard) and run_folder is not None:
+            logger.run_folder = run_folder
+    return [logger for logger in kept if run_folder is not None or not isinstance(logger, RunTensorBoard)]
 
 
 def with_whole_checkpoints(plugins: Any) -> list:
@@ -105,6 +102,7 @@ class Trainer(L.Trainer):
         listed = [callbacks] if isinstance(callbacks, L.Callback) else list(callbacks or [])
         self._has_folder = logger is not False and not options.get("fast_dev_run")
         self._log: Logger | None = None  # of the run, once it has begun
+        self._loggers = logger
         checkpoints = self._has_folder and options.get("enable_checkpointing") is not False
         bar = options.get("enable_progress_bar") is not False
         if not checkpoints:
@@ -114,7 +112,7 @@ class Trainer(L.Trainer):
                 **DEFAULTS | {"max_epochs": max_epochs} | options,
                 default_root_dir=default_root_dir,
                 callbacks=[*always_on(listed, checkpoints, bar), *listed],
-                logger=own_loggers(logger) if self._has_folder else False,
+                logger=False,  # the run's own has a place only once it begins
                 plugins=with_whole_checkpoints(plugins),
             )
 
@@ -143,20 +141,16 @@ class Trainer(L.Trainer):
             )
         _check_pair(model, datamodule, "fit")
         _check_checkpoint(model, ckpt_path, resumes=True)
-        before, begun = torch.get_num_threads(), False
+        before = torch.get_num_threads()
         with quiet(), _signals_end_the_run():
             try:
                 use_threads(self._threads)
                 if self._has_folder:
                     self._log = open_run(Path(self.default_root_dir))
-                    self.loggers = [self._log, *beside(self.loggers, self.run_folder)]
+                    self.loggers = [self._log, *own_loggers(self._loggers, self.run_folder)]
                 super().fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
-                begun = True
-            except Exception as error:
-                begun = exit_code(error) == 1  # else it is the user's to mend, and a folder without a run in it goes
-                raise
             finally:
-                release_run_folders(keep=begun)
+                release_run_folders(keep=False)
                 torch.set_num_threads(before)
 
     def validate(

@@ -21,6 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from lit_rl.run.own_code import claim_packages
 
+__version__ = "0.1.0"
+
+claim_packages()
+
 if TYPE_CHECKING:
     # The one place beside the command line that looks to the right in the order of imports: it gives names alone, and
     # what they stand for is imported when somebody asks, so that nothing here is imported by way of itself.
@@ -41,10 +45,6 @@ if TYPE_CHECKING:
     from lit_rl.policy import ActorCritic as ActorCritic
     from lit_rl.ppo import PPO as PPO
     from lit_rl.rnad import RNaD as RNaD
-
-__version__ = "0.1.0"
-
-claim_packages()
 
 _HOME = {
     "ARMAC": "lit_rl.armac.armac",

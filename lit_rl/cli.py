@@ -41,7 +41,7 @@ from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
-from callbacks.trainer import ALWAYS, DEFAULTS, ROOT, always_on, beside, own_loggers, with_whole_checkpoints
+from callbacks.trainer import ALWAYS, DEFAULTS, ROOT, always_on, own_loggers, with_whole_checkpoints
 from callbacks.validations import Validations
 from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
@@ -303,7 +303,7 @@ class LitRLCLI(LightningCLI):
                     _offline_if_unreachable(logger)
             root = Path(trainer.default_root_dir or ROOT)
             own = [open_run(root, self.run_folder)] if self.subcommand == "fit" else []
-            kwargs["logger"] = own + beside(own_loggers(given), Path(own[0].log_dir) if own else None)
+            kwargs["logger"] = own + own_loggers(given, Path(own[0].log_dir) if own else None)
         kwargs["plugins"] = with_whole_checkpoints(trainer.plugins)
         bar = trainer.enable_progress_bar is not False
         self.trainer_defaults["callbacks"] = always_on(trainer.callbacks, keeps, bar, without)

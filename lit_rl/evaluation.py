@@ -136,15 +136,16 @@ class Matches(Evaluation):
         opponents: as `data.opponents` of a league: random, import paths of heuristics or players, player files,
             checkpoints.
         games: against each.
-        metric: win_rate or return: which one the headline is the worst opponent's of.
+        metric: return or win_rate: which one the headline is the worst opponent's of. Where games are not all won by
+            as much, hands won do not say who gains.
     """
 
-    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "win_rate"):
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "return"):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")
         if metric not in ("win_rate", "return"):
-            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use win_rate or return")
+            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use return or win_rate")
         self.opponents, self.games, self.metric = list(opponents), int(games), metric
         self.headline, self.short = f"eval/{metric}/worst", "worst win rate" if metric == "win_rate" else "worst return"
         self.label = "win rate against the worst opponent"

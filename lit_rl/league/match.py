@@ -30,6 +30,7 @@ class Match(NamedTuple):
     returns: np.ndarray  # [S] float64, sum
     squares: np.ndarray  # [S] float64, sum of squared returns
     others: np.ndarray  # [S] float64, sum of what the other teams got on average
+    other_squares: np.ndarray  # [S] float64, sum of its squares
 
     @property
     def win_rate(self) -> float:
@@ -61,10 +62,12 @@ class Match(NamedTuple):
     def results(self, member: str, opponent: str) -> list[Result]:
         """A league's results of the match: `member` was the first player, `opponent` had all other seats."""
         losses = self.games - self.wins - self.draws
-        rows = zip(self.wins, self.draws, losses, self.returns, self.others)
+        rows = zip(
+            self.wins, self.draws, losses, self.returns, self.others, self.squares, self.other_squares
+        )  # fmt: skip
         return [
-            Result(member, opponent, seat, int(won), int(drawn), int(lost), float(mine), float(theirs))
-            for seat, (won, drawn, lost, mine, theirs) in enumerate(rows)
+            Result(member, opponent, seat, int(won), int(drawn), int(lost), *map(float, sums))
+            for seat, (won, drawn, lost, *sums) in enumerate(rows)
         ]
 
 
@@ -87,7 +90,7 @@ def match_players(make_env: MakeEnv, first: Player, second: Player, num_games: i
     team, num_seats = np.array(game.team), game.num_teams
     in_team = np.equal.outer(team, np.arange(num_seats))  # [P, S]
     each = -(-num_games // num_seats)
-    left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(6)]
+    left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(7)]
     while left > 0:
         rows = min(left, ROWS // num_seats * num_seats)
         env = make_env(rows, derive_key(seed, MATCH_STREAM, part))
@@ -109,7 +112,7 @@ def match_players(make_env: MakeEnv, first: Player, second: Player, num_games: i
         returns = earned @ in_team / in_team.sum(0)  # [rows, S]
         own = returns[np.arange(rows), seat]
         others = (returns.sum(1) - own) / (num_seats - 1)
-        facts = (own > others, own == others, np.ones(rows), own, own**2, others)
+        facts = (own > others, own == others, np.ones(rows), own, own**2, others, others**2)
         for tally, values in zip(total, facts):
             np.add.at(tally, seat, values)
         left, part = left - rows, part + 1

@@ -177,9 +177,14 @@ def test_a_callback_of_the_user_takes_the_place_of_ours():
 def test_loggers_and_plugins_of_the_user_stay(tmp_path):
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+    from lit_rl.run.run_folder import RunTensorBoard
+
     board = TensorBoardLogger(tmp_path)
-    assert own_loggers(board) == own_loggers([CSVLogger(tmp_path), board]) == [board]
-    assert own_loggers(True) == own_loggers(None) == []
+    assert own_loggers(board, None) == own_loggers([CSVLogger(tmp_path), board], tmp_path) == [board]
+    assert own_loggers(True, tmp_path) == own_loggers(None, None) == []
+    beside = RunTensorBoard()
+    assert own_loggers(beside, None) == [] and own_loggers(beside, tmp_path) == [beside]
+    assert beside.log_dir == str(tmp_path / "tensorboard")
     mine = VerifiedCheckpointIO()
     assert with_whole_checkpoints([mine]) == with_whole_checkpoints(mine) == [mine]
     assert [type(plugin) for plugin in with_whole_checkpoints(None)] == [VerifiedCheckpointIO]
