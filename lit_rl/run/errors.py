@@ -28,7 +28,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", 
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether there is not the memory that was asked for; of torch an error says so that the parser may have wrapped."""
+    """Whether there is not the memory that was asked for; torch says so in words, which the parser may have wrapped."""
     said = isinstance(error, RuntimeError | ConfigError) and any(words in str(error) for words in OUT_OF_MEMORY)
     return said or isinstance(error, MemoryError)
 
