@@ -11,7 +11,8 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, remove_stages
+from lit_rl.run.checkpoint_files import remove_stages
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import StorageError, exit_code
 from lit_rl.run.resume import well_formed
 from lit_rl.run.run_folder import RunLogger, read_status, write_json

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from lit_rl.evaluation import Evaluation, Exact
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
 from lit_rl.run.saved_values import saved_dict, saved_float, saved_list

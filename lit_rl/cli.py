@@ -50,7 +50,8 @@ from lit_rl.rnad import RNaD
 from lit_rl.run import own_code
 from lit_rl.run.allowed import trust, trust_named_in
 from lit_rl.run.arguments import check_arguments, find_own_code, options, with_packaged_configs
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
+from lit_rl.run.checkpoint_files import newest_verified, replace_file, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
 from lit_rl.run.messages import one_line
@@ -93,8 +94,17 @@ __all__ = [
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
+ABOUT = (
+    "Train, judge and use policies of games: litrl fit --config leduc_ppo. Besides, litrl play <run> sits you opposite "
+    "one, litrl-replay looks at recorded games, litrl --version says what is installed."
+)
+
+
 class Parser(LightningArgumentParser):
     """Raises where argparse would print its usage and exit; `main` says it in one line."""
+
+    def __init__(self, *args, description: str = ABOUT, **kwargs):
+        super().__init__(*args, description=description, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None):
         raise ConfigError(message) from ex

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from envs.game import Interface
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
-from lit_rl.run.checkpoint_io import damage_of, replace_file
+from lit_rl.run.checkpoint_files import damage_of, replace_file
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
 

@@ -23,7 +23,8 @@ from lit_rl.league.player_file import build_network, load_network, save_player
 from lit_rl.league.players import load_player
 from lit_rl.league.seating import Seating
 from lit_rl.run import allowed
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, verify
+from lit_rl.run.checkpoint_files import newest_verified, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +241,8 @@ import resource, sys, time
 from pathlib import Path
 from envs.game import load_game
 from lit_rl.league.player_file import load_network
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified
+from lit_rl.run.checkpoint_files import newest_verified
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError
 leduc, path = load_game("envs.leduc_poker"), Path(sys.argv[1])
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()

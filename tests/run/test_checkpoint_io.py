@@ -14,7 +14,8 @@ import torch
 from harness import exit_status
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
+from lit_rl.run.checkpoint_files import _Sink, newest_verified, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError, StorageError
 from lit_rl.run.signals import Stopped
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lit_rl
-from scripts import play
+from lit_rl.league import play
 from scripts.replay import main as replay
 
 KUHN = ("--game", "envs.kuhn_poker", "--seed", "3")
@@ -116,7 +116,7 @@ def test_bad_arguments(arguments, what, capsys):
 def test_in_a_terminal(tmp_path):
     """A real one: the prompt appears, a game is played to its end, Ctrl-D leaves."""
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "scripts.play", "random", *KUHN]
+    command = [sys.executable, "-m", "lit_rl", "play", "random", *KUHN]
     running = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, close_fds=True)
     os.close(follower)
     seen, waited = b"", time.monotonic() + 60

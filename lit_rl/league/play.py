@@ -10,6 +10,7 @@ last decision, h for help, q to leave. You see what your seat may know, and at t
 
 import argparse
 import copy
+import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from lit_rl.league.player_file import game_path_in
 from lit_rl.league.players import NetworkPlayer, Player, Spec, load_player, names_a_file
 from lit_rl.run.allowed import check_name, trust
 from lit_rl.run.errors import ArtefactError, ConfigError, exit_code
-from lit_rl.run.replay import Position
+from lit_rl.run.own_code import import_from
+from lit_rl.run.replay import Position, weights_hash
 from lit_rl.run.replay_file import ReplayWriter
 
 ROW = np.arange(1)  # games are played one at a time, in row 0 of an env
@@ -82,6 +84,11 @@ class Table:
             actions.append(action)
             env.step(np.array([action]))
         return self._ended(stream, actions, told)
+
+    def _weights(self) -> str:
+        """The hash of the first network at the table; of none where there is none."""
+        networks = [player.policy for player in self._others() if isinstance(player, NetworkPlayer)]
+        return weights_hash(networks[0]) if networks else hashlib.sha256().hexdigest()
 
     def _people(self) -> list[int]:
         return [seat for seat, player in enumerate(self.players) if player is None]
@@ -206,8 +213,9 @@ class Table:
         print(game.render(position.state))
         print("returns: " + "   ".join(f"player {p} {r:+g}" for p, r in enumerate(returns)))
         return {
-            "iteration": 0, "decisions": 0, "row": 0, "stream": f"{stream:016x}", "weights": "", "precision": "",
-            "carried": 0, "temperature": 1.0, "truncated": False, "history": history, "moves": moves,
+            "iteration": 0, "decisions": 0, "row": 0, "stream": f"{stream:016x}", "weights": self._weights(),
+            "precision": "32-true", "carried": 0, "temperature": 1.0, "truncated": False, "history": history,
+            "moves": moves,
         }  # fmt: skip
 
 
@@ -273,6 +281,7 @@ def _replay(path: Path, game_path: str, game: Game, seed: int) -> ReplayWriter:
 def _play(args: argparse.Namespace) -> None:
     if args.watch != (len(args.player) == 2):
         raise ConfigError("--watch takes two players, and without it you sit opposite one")
+    import_from(args.code)
     trust([*args.allow, *filter(None, [args.game])])
     specs = [_spec(text) for text in args.player]
     for spec in specs:
@@ -333,6 +342,7 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--games", type=int, default=100, help="so many games at most")
     parser.add_argument("--seed", type=int, help="of what is dealt and drawn; else from the clock")
     parser.add_argument("--replay", type=Path, help="write the finished games there, for litrl-replay")
+    parser.add_argument("--code", type=Path, help="the folder of your own games and players, if not the current one")
     parser.add_argument("--allow", nargs="+", default=[], metavar="PACKAGE", help="files may name code from there too")
     parsed = parser.parse_args(args)
     try:
@@ -344,7 +354,3 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print()
         sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
