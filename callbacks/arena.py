@@ -11,7 +11,7 @@ from jsonargparse.typing import PositiveInt
 from datamodules.league_play import LeagueDataModule
 from envs.rng import derive_key
 from lit_rl.league.league import Result
-from lit_rl.league.match import Match, play_match
+from lit_rl.league.match import Match, match_players
 from lit_rl.league.matchmaking import ROLES
 from lit_rl.league.matrix import Cell, cell_of, draw_matrix, result_matrix
 from lit_rl.league.players import NetworkPlayer, Player
@@ -113,7 +113,7 @@ class Arena(L.Callback):
     def _match(self, data: LeagueDataModule, iteration: int, a: str, first: Player, b: str, second: Player) -> Match:
         pair = int.from_bytes(hashlib.sha256(f"{a}\n{b}".encode()).digest()[:8])
         seed = derive_key(data.seed, ARENA_STREAM, iteration, pair)
-        return play_match(data.make_env, first, second, self.games, seed)
+        return match_players(data.make_env, first, second, self.games, seed)
 
     def _write(self, data: LeagueDataModule, iteration: int, own: dict[str, tuple[Cell, Cell]]) -> None:
         payoffs = data.opposition.league.payoffs("arena matrix")

@@ -136,5 +136,6 @@ GAME = Game(
     hidden_from=hidden_from,
     redact=redact,
     action_names=("pass", "bet"),
+    chance_names=("deal J", "deal Q", "deal K"),
     obs_parts={"player": Part(0, (2,)), "card": Part(2, (3,)), "moves": Part(5, (3, 2))},
 )

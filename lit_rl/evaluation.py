@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
-from lit_rl.league.match import MakeEnv, Match, play_match
+from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -175,7 +175,7 @@ class Matches(Evaluation):
         with torch.autocast(device.type, enabled=False):
             for i, (name, player) in enumerate(self.players.items()):
                 seed = derive_key(self.seed, EVALUATION_STREAM, i)
-                self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
+                self.matches[name] = match_players(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -187,14 +187,7 @@ class Matches(Evaluation):
 
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
         width = max(len(name) for name in self.matches)
-        found = []
-        for name, match in self.matches.items():
-            low, high = match.win_interval()
-            less, more = match.return_interval()
-            found.append(
-                f"against {name:{width}}  win rate {match.win_rate:.3f} [{low:.3f}, {high:.3f}]   return "
-                f"{match.mean_return:+.3f} [{less:+.3f}, {more:+.3f}]"
-            )
+        found = [f"against {name:{width}}  {match}" for name, match in self.matches.items()]
         return [
             *found,
             f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",

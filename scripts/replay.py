@@ -45,7 +45,8 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """
     try:
         checkpoint = load_plain(ckpt_path, "checkpoint")
-        settings, state, where = checkpoint["hyper_parameters"], checkpoint["state_dict"], str(ckpt_path)
+        settings = {"network": checkpoint.get("network")} | checkpoint["hyper_parameters"]
+        state, where = checkpoint["state_dict"], str(ckpt_path)
         check_tensors(state, ckpt_path.stat().st_size, where)
         weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
 

@@ -63,7 +63,7 @@ class Result(NamedTuple):
     The table has a seat for each team of the game: where everybody plays alone, a seat is a player. A team's return is
     the mean over its players, and whose return is larger has won. A game among more than two teams counts once for each
     of the others: `member` against that team alone, whatever the rest got. Ratings take these pairs as they are, so a
-    game among four weighs as much as three games of two. In a match (`play_match`) one opponent has all other seats,
+    game among four weighs as much as three games of two. In a match (`match_players`) one opponent has all other seats,
     and a game counts once, against their mean.
     """
 

@@ -52,6 +52,13 @@ class Match(NamedTuple):
         half = z * math.sqrt(float((variance / self.games).sum())) / len(self.games)
         return self.mean_return - half, self.mean_return + half
 
+    def __str__(self) -> str:
+        (low, high), (less, more) = self.win_interval(), self.return_interval()
+        return (
+            f"win rate {self.win_rate:.3f} [{low:.3f}, {high:.3f}]   return {self.mean_return:+.3f} "
+            f"[{less:+.3f}, {more:+.3f}]"
+        )
+
     def results(self, member: str, opponent: str) -> list[Result]:
         """A league's results of the match: `member` was the first player, `opponent` had all other seats."""
         losses = self.games - self.wins - self.draws
@@ -72,7 +79,7 @@ def games_of(game: Game, truncate_after: int | None = None) -> MakeEnv:
     return lambda num_envs, seed: VectorEnv(game, num_envs, seed, truncate_after)
 
 
-def play_match(make_env: MakeEnv, first: Player, second: Player, num_games: int, seed: int) -> Match:
+def match_players(make_env: MakeEnv, first: Player, second: Player, num_games: int, seed: int) -> Match:
     """`first` in one seat, `second` in all others, `num_games` games (rounded up to the same number for each seat).
 
     A seat is a team of the game, all of its players; among more than two teams `second` takes all teams but one, and

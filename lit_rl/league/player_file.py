@@ -45,9 +45,10 @@ def sha256_of(path: Path) -> str:
 def network_of(module) -> dict | None:
     """How an algorithm's exported policy is built, {class_path, init_args}; None where only Python code knows.
 
-    `module`: a LightningModule with `export_policy()`, and hyper-parameters as the command line saves them.
+    `module`: a LightningModule with `export_policy()`, and hyper-parameters as the command line saves them, or as
+    `lit_rl.run.resume.save_plain_hyperparameters` does.
     """
-    spec = module.hparams.get("network")
+    spec = module.hparams.get("network") or getattr(module, "network_spec", None)
     if not isinstance(spec, dict) or "class_path" not in spec:
         return None
     spec = json.loads(json.dumps(spec))  # plain: the CLI's number types cannot be loaded with weights_only
@@ -176,14 +177,18 @@ def _check_shapes(network: nn.Module, state: dict, where: str, spec: dict) -> No
             )
 
 
-def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | None = None) -> str:
+def save_player(
+    path: Path, policy: nn.Module, game: Interface, network: dict | None = None, game_path: str | None = None
+) -> str:
     """Write a player file, atomically; its sha256.
 
-    `network`: see `network_of`; without, only who has a network of the same make can load it.
+    `network`: see `network_of`; without, only who has a network of the same make can load it. `game_path`: the game's
+    import path; without, only who knows the game can load it.
     """
     content = {
         "player": 1,
         "game": game.name,
+        "game_path": game_path,
         "version": game.version,
         "interface": interface_of(game),
         "network": network,
@@ -196,7 +201,7 @@ def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | 
     return sha256_of(path)
 
 
-def load_policy(path: Path, game: Interface, sha256: str | None = None, make=None) -> nn.Module:
+def load_network(path: Path, game: Interface, sha256: str | None = None, make=None) -> nn.Module:
     """The policy in a player file or exported by a checkpoint, in eval mode.
 
     Args:
@@ -226,7 +231,10 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
         )
     check_tensors(state, path.stat().st_size, f"player file {path}")
     if network is None and make is None:
-        raise ArtefactError(f"player file {path}: does not say how its network is built")
+        raise ArtefactError(
+            f"player file {path}: does not say how its network is built; in Python give load_policy network=..., or "
+            "train with network=MyNet or functools.partial(MyNet, ...), which are written down"
+        )
     if network is not None:
         try:
             policy = build_fitting(network, game, state, f"player file {path}")
@@ -243,11 +251,24 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     return policy.requires_grad_(False).eval()
 
 
+def game_path_in(path: Path) -> str | None:
+    """The import path of its game that a player file or checkpoint names, as it stands there; None if it names none.
+
+    Raises:
+        ArtefactError: missing, or no such file.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"player file {path}: no such file")
+    content = load_plain(path, "player file")
+    whose = content if "player" in content else content.get("hyper_parameters")
+    return whose.get("game_path" if whose is content else "game") if isinstance(whose, dict) else None
+
+
 def _player_of(checkpoint: dict, game: Interface) -> dict:
     """What a player file of the policy that a checkpoint exports would hold; the interface is told by its weights."""
     run = checkpoint["run"]
     prefix = f"{run['exports']}."
     weights = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    network = checkpoint["hyper_parameters"].get("network")
+    network = checkpoint["hyper_parameters"].get("network") or checkpoint.get("network")
     whose = {"game": run["game"], "version": run["version"], "interface": interface_of(game)}
     return {"network": network, "state_dict": weights} | whose

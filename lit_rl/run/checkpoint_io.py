@@ -95,6 +95,8 @@ class VerifiedCheckpointIO(CheckpointIO):
         checkpoint = load_plain(path, "checkpoint", map_location)
         if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise ArtefactError(f"checkpoint {path}: holds no state_dict")
+        if "pytorch-lightning_version" not in checkpoint:  # which Lightning asks for before anybody else
+            raise ArtefactError(f"checkpoint {path}: is no checkpoint of a run; a player file is read by load_policy")
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -1,5 +1,6 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
+import functools
 import inspect
 import math
 import platform
@@ -37,14 +38,33 @@ def save_plain_hyperparameters(module: L.LightningModule) -> None:
     """Called in an algorithm's constructor: keep of its arguments what a checkpoint may hold, as plain Python.
 
     Numbers, texts, lists, dictionaries and dataclasses of them stay; of classes and functions the command line knows
-    class paths, which stay as well; those that only code knows are left out.
+    class paths, which stay as well; those that only code knows are left out. `module.network_spec` says how the
+    argument `network` is built, if that can be said: {class_path, init_args}.
     """
     module.save_hyperparameters(logger=False, frame=inspect.currentframe().f_back)
+    module.network_spec = spec_of(module.hparams.get("network"))
     for name, value in list(module.hparams.items()):
         try:
             module.hparams[name] = plain(value)
         except TypeError:
             module.hparams.pop(name)
+
+
+def spec_of(factory) -> dict | None:
+    """How the command line would say a factory: a class, or a `functools.partial` of one with plain named arguments.
+
+    What the command line has said already stays; None for a lambda and the like.
+    """
+    if isinstance(factory, Mapping):
+        return dict(factory)
+    partial = isinstance(factory, functools.partial)
+    kind, arguments = (factory.func, factory.keywords) if partial else (factory, {})
+    if not isinstance(kind, type) or "." in kind.__qualname__ or (partial and factory.args):
+        return None
+    try:
+        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain(arguments)}
+    except TypeError:
+        return None
 
 
 def plain(value):
@@ -92,6 +112,7 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
         "decisions": int(module.decisions),
         "exports": next(name for name, part in module.named_modules() if part is module.export_policy()),
     }
+    checkpoint["network"] = getattr(module, "network_spec", None)
     checkpoint["surroundings"] = _surroundings(module)
     mine = {"minibatches": module.meter.minibatches if hasattr(module, "meter") else []}
     mine["kept"] = dict(getattr(module, "kept", {}))

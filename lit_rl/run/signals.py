@@ -56,8 +56,13 @@ class _Requests:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored."""
+        """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored.
+
+        Outside the main thread, which alone may do so, nothing is taken over.
+        """
         self.received, self.deferred, self._leaving = 0, False, False
+        if threading.current_thread() is not threading.main_thread():
+            return
         for signum, handler in HANDLED.items():
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue

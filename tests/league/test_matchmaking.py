@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_rl.league.match import games_of, play_match
+from lit_rl.league.match import games_of, match_players
 from lit_rl.league.matchmaking import (
     Pool,
     draw_shares,
@@ -98,7 +98,7 @@ def test_an_exact_best_response_is_met_more_often(leduc, leduc_tree):
     assert 0.09 < leduc_tree.evaluate(ours).nash_conv < 0.1
     tables = {"mirror": ours, "best response": leduc_tree.best_response(ours)}
     players = {name: NetworkPlayer(TablePolicy.of(leduc_tree, table)) for name, table in tables.items()}
-    matches = [play_match(games_of(leduc), players["mirror"], players[name], 150_000, seed=4) for name in tables]
+    matches = [match_players(games_of(leduc), players["mirror"], players[name], 150_000, seed=4) for name in tables]
     assert abs(matches[1].win_rate - 0.5) < 0.03
     counts = [
         [(m.wins + m.draws / 2).sum(), m.games.sum(), m.returns.sum() / 13, m.squares.sum() / 169] for m in matches

@@ -4,7 +4,7 @@ import pytest
 from league_runs import HEURISTICS
 
 from lit_rl.league.league import Payoff
-from lit_rl.league.match import games_of, play_match
+from lit_rl.league.match import games_of, match_players
 from lit_rl.league.matrix import cell_of, draw_matrix, result_matrix
 from lit_rl.league.players import load_player
 from lit_rl.league.ratings import mean_interval, wilson_interval
@@ -13,7 +13,7 @@ from lit_rl.league.ratings import mean_interval, wilson_interval
 def test_a_matrix_and_its_page(leduc, tmp_path):
     players = {name: load_player(name, leduc) for name in ("random", *HEURISTICS[:2])}
     own = {
-        name: cell_of(play_match(games_of(leduc), players["random"], players[name], 400, seed=1))
+        name: cell_of(match_players(games_of(leduc), players["random"], players[name], 400, seed=1))
         for name in HEURISTICS[:2]
     }  # fmt: skip
     a, b = HEURISTICS[:2]
