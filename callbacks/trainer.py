@@ -23,6 +23,7 @@ from callbacks.validations import Validations
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ConfigError
 from lit_rl.run.quiet import quiet
+from lit_rl.run.resume import check_fits
 from lit_rl.run.run_folder import RunTensorBoard, open_run, release_run_folders
 from lit_rl.run.signals import Stopped, requests
 from lit_rl.run.threads import use_threads
@@ -139,7 +140,7 @@ class Trainer(L.Trainer):
                 f"Trainer: has had its run ({self.run_folder}); make a new one, and give fit a ckpt_path to go on"
             )
         _check_pair(model, datamodule, "fit")
-        _check_path(ckpt_path)
+        _check_checkpoint(model, ckpt_path, resumes=True)
         before = torch.get_num_threads()
         with quiet(), _signals_end_the_run():
             try:
@@ -165,7 +166,7 @@ class Trainer(L.Trainer):
             ConfigError, ArtefactError: as `fit`.
         """
         _check_pair(model, datamodule, "validate")
-        _check_path(ckpt_path)
+        _check_checkpoint(model, ckpt_path, resumes=False)
         with quiet():
             return super().validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=False)
 
@@ -189,10 +190,10 @@ def _check_pair(model: L.LightningModule, data: L.LightningDataModule, what: str
         raise ConfigError(f"{what}: the model plays {games[0]}, the datamodule {games[1]}; give both the same game")
 
 
-def _check_path(ckpt_path: str | Path | None) -> None:
-    """Raise ArtefactError where a checkpoint is named that cannot be trusted, or is none of a run."""
+def _check_checkpoint(model: L.LightningModule, ckpt_path: str | Path | None, resumes: bool) -> None:
+    """Raise ArtefactError where a checkpoint is named that cannot be trusted, is none of a run, or not of this one."""
     if ckpt_path is not None:
-        VerifiedCheckpointIO().load_checkpoint(ckpt_path, map_location="cpu")
+        check_fits(model, VerifiedCheckpointIO().load_checkpoint(ckpt_path, map_location="cpu"), resumes)
 
 
 @contextmanager

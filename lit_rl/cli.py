@@ -5,7 +5,6 @@ Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics
 in <run>/crash/.
 """
 
-import contextlib
 import ctypes
 import inspect
 import os
@@ -13,9 +12,6 @@ import pydoc
 import signal
 import sys
 import traceback
-import urllib.error
-import urllib.request
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -56,9 +52,10 @@ from lit_rl.run.allowed import trust, trust_named_in
 from lit_rl.run.arguments import check_arguments, find_own_code, options, with_packaged_configs
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
 from lit_rl.run.display import undying
-from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
+from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
 from lit_rl.run.messages import one_line
 from lit_rl.run.quiet import quiet
+from lit_rl.run.remote_log import close_remote_logs, open_remote_log
 from lit_rl.run.resume import check_fits
 from lit_rl.run.run_folder import (
     move_aside,
@@ -204,7 +201,7 @@ class LitRLCLI(LightningCLI):
             self.origin = yaml.safe_load((self.run_folder / "config.yaml").read_text()).get("ckpt_path")
             newest = self._newest_checkpoint(self.run_folder)
             config["ckpt_path"], self.starts_over = newest or self.origin, newest is None
-        elif path is not None and path != "hpc":
+        elif path is not None:
             verify(Path(path))
 
     def _remember_own_code(self, config: Namespace) -> None:
@@ -250,7 +247,7 @@ class LitRLCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse a checkpoint of something else before anything is compiled; so do validate, test and predict."""
         path = self._get(self.config_init, "ckpt_path")
-        if path is not None and path != "hpc":
+        if path is not None:
             check_algorithm(self.model)
             checkpoint = VerifiedCheckpointIO().load_checkpoint(path, map_location="cpu")
             check_fits(self.model, checkpoint, resumes=self.subcommand == "fit")
@@ -300,7 +297,7 @@ class LitRLCLI(LightningCLI):
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
-                    _offline_if_unreachable(logger)
+                    open_remote_log(logger)
             root = Path(trainer.default_root_dir or ROOT)
             own = [open_run(root, self.run_folder)] if self.subcommand == "fit" else []
             kwargs["logger"] = own + own_loggers(given, Path(own[0].log_dir) if own else None)
@@ -319,21 +316,6 @@ class LitRLCLI(LightningCLI):
         if isinstance(built.strategy, DDPStrategy) and built.strategy._timeout == default_pg_timeout:
             built.strategy._timeout = timedelta(seconds=self._get(self.config, "ddp_timeout"))
         return built
-
-
-def _offline_if_unreachable(logger: WandbLogger) -> None:
-    """Open the W&B run now; where the server does not answer in five seconds, log to disk instead of dying of it."""
-    import wandb
-
-    if logger._offline:
-        return
-    try:
-        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if a refusal
-            urllib.request.urlopen(wandb.Settings().base_url, timeout=5).close()  # wandb itself would try for minutes
-        _ = logger.experiment
-    except (OSError, wandb.errors.Error) as error:
-        logger._wandb_init["mode"] = "offline"
-        warnings.warn(f"W&B cannot be reached ({error}); logging offline, wandb sync uploads it later", stacklevel=2)
 
 
 def _folder_of(configs: list | None) -> Path:
@@ -376,6 +358,7 @@ def main(args: list[str] | None = None) -> None:
             parser_class=Parser,
             args=args,
         )
+        close_remote_logs()
     except Stopped as stop:
         begun = False
         print(stop, file=sys.stderr)
@@ -386,8 +369,12 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in words:
             traceback.print_exception(error)
         what = one_line(str(error), list(options(words)))
+        if out_of_memory(error):
+            what = f"more memory than there is ({what or type(error).__name__}); lower data.num_envs, data.num_steps"
+            what += " or the sizes of model.network"
         if code == 1:
             what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
+        close_remote_logs()
         print(f"error[{code}]: {what}", file=sys.stderr)
         sys.exit(code)
     finally:

@@ -16,6 +16,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from envs.env import RulesError
 from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
@@ -99,6 +100,8 @@ class Exact(Evaluation):
             raise ConfigError(
                 f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
             ) from None
+        except RulesError as error:
+            raise ConfigError(f"data.game: {error}") from None
 
     def metrics(self, game: Interface) -> set[str]:
         return {self.headline, "eval/exploitability"} | {f"eval/return_player_{p}" for p in range(game.num_players)}

@@ -19,6 +19,7 @@ from envs.sampling import draw
 from lit_rl.policy import MASKED, PolicyOutput
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
+from lit_rl.run.saved_values import need
 
 CutGames = Literal["carry", "bootstrap", "drop"]
 Temperature = restricted_number_type(
@@ -244,7 +245,13 @@ def collect(
             if name not in extras:
                 extras[name] = tensor.new_zeros(carried + num_steps, *tensor.shape)
                 if carried and name in previous.extras:
-                    extras[name][:carried] = previous.extras[name][-carried:]
+                    before = previous.extras[name][-carried:]
+                    need(
+                        before.dtype == tensor.dtype and before.shape[1:] == tensor.shape,
+                        f"rollout.extras.{name} is "
+                        f"{before.dtype} {list(before.shape[1:])} a step, needs {tensor.dtype} {list(tensor.shape)}",
+                    )
+                    extras[name][:carried] = before
             extras[name][i] = tensor
         env.step(now["action"].numpy())
         if opponents is not None:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from envs.game import Interface
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_io import damage_of, replace_file
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
 
@@ -85,33 +85,41 @@ def build_network(spec: dict, game: Interface) -> nn.Module:
 
 
 def build_fitting(spec: dict, game: Interface, state: dict, where: str) -> nn.Module:
-    """`build_network`, once it is known that `state` are its weights: nothing is allocated that they do not fill.
+    """`build_network`, once it is known that `state` are its weights; see `fitting`."""
+    check_code(spec, where)
+    return fitting(lambda: build_network(spec, game), state, where, cut(spec))
 
-    The network is first built without any memory, on the meta device. One that cannot be built so, since it looks at
-    its numbers, may take as much memory as its file has weights, and a little more.
+
+def fitting(build: Callable[[], nn.Module], state: dict, where: str, what: str) -> nn.Module:
+    """What `build` makes, once it is known that `state` are its weights: nothing is allocated that they do not fill.
+
+    It is first built without any memory, on the meta device. A network that cannot be built so, since it looks at its
+    numbers, may take as much memory as its file has weights, and a little more.
+
+    Args:
+        what: the network, in words.
 
     Raises:
-        ArtefactError: it cannot be built, or is another than that of `state`.
+        ArtefactError: it is another than that of `state`. Whatever `build` raises.
     """
-    check_code(spec, where)
     most = sum(x.nbytes for x in state.values())
     try:
-        with _counted(most, len(state)), torch.device("meta"):
-            network = build_network(spec, game)
+        with _counted(most, len(state)), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = build()
     except _TooLarge as error:
         raise ArtefactError(f"{where}: its network {error}; its weights are of another") from None
-    except ArtefactError:
+    except Exception:
         network = None
     if network is not None:
-        _check_shapes(network, state, where, spec)
-    with bounded(state, where):
-        network = build_network(spec, game)
-    _check_shapes(network, state, where, spec)
+        _check_shapes(network, state, where, what)
+    with _bounded(state, where):
+        network = build()
+    _check_shapes(network, state, where, what)
     return network
 
 
 @contextmanager
-def bounded(state: dict, where: str) -> Iterator[None]:
+def _bounded(state: dict, where: str) -> Iterator[None]:
     """Within, what is built out of the file `where` may not take far more memory than `state`, all of its tensors.
 
     Raises:
@@ -167,12 +175,12 @@ def _counted(most: int, parts: int) -> Iterator[None]:
             hook.remove()
 
 
-def _check_shapes(network: nn.Module, state: dict, where: str, spec: dict) -> None:
+def _check_shapes(network: nn.Module, state: dict, where: str, what: str) -> None:
     theirs, ours = ({name: tuple(x.shape) for name, x in part.items()} for part in (state, network.state_dict()))
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ArtefactError(
-                f"{where}: its weights are of another network than {cut(spec)}: {name[:200]} has shape "
+                f"{where}: its weights are of another network than {what}: {name[:200]} has shape "
                 f"{theirs.get(name, 'none')} in the file, {ours.get(name, 'none')} in the network"
             )
 
@@ -216,6 +224,8 @@ def load_network(path: Path, game: Interface, sha256: str | None = None, make=No
     if sha256 is not None and sha256_of(path) != sha256:
         raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
     content = load_plain(path, "player file")
+    if damage := damage_of(path):
+        raise ArtefactError(f"player file {path}: {damage}; take another")
     try:
         if "player" not in content:
             content = _player_of(content, game)

@@ -28,11 +28,12 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 
 from lit_rl.run.errors import ArtefactError, StorageError
-from lit_rl.run.plain_file import check_archive, first_line, load_plain
+from lit_rl.run.plain_file import check_archive, cut, first_line, load_plain
 
 MANIFEST = "manifest.json"
 ENTRY = {"sequence": int, "size": int, "file": str, "sha256": str, "resumable": bool, "quiescent": bool}
 CHUNK = 1 << 20
+OLDEST = (2, 6)  # Lightning that lit-rl has ever run with
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -97,6 +98,11 @@ class VerifiedCheckpointIO(CheckpointIO):
             raise ArtefactError(f"checkpoint {path}: holds no state_dict")
         if "pytorch-lightning_version" not in checkpoint:  # which Lightning asks for before anybody else
             raise ArtefactError(f"checkpoint {path}: is no checkpoint of a run; a player file is read by load_policy")
+        version = checkpoint.get("pytorch-lightning_version")
+        found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})[\w.+]{0,40}", version) if isinstance(version, str) else None
+        if found is None or (int(found[1]), int(found[2])) < OLDEST:  # else it would be migrated, unseen
+            wanted = ".".join(map(str, OLDEST))
+            raise ArtefactError(f"checkpoint {path}: is of Lightning {cut(version)}, needs {wanted} or newer")
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -124,12 +130,12 @@ def verify(path: Path) -> dict:
         wanted = expected[-1]["size"]
         what = f"truncated, {size} of {wanted} bytes" if size < wanted else "its SHA-256 is not the recorded one"
         raise ArtefactError(f"checkpoint {path}: {what}{_remedy(path)}")
-    if damage := _damage(path):
+    if damage := damage_of(path):
         raise ArtefactError(f"checkpoint {path}: {damage}{_remedy(path)}")
     return {}
 
 
-def _damage(path: Path) -> str:
+def damage_of(path: Path) -> str:
     """What the checksums of a file's zip records say, which torch.load does not look at; "" if they are right."""
     try:
         check_archive(path, "checkpoint")
@@ -326,7 +332,7 @@ def _add_to_manifest(path: Path, sink: _Sink, checkpoint: dict[str, Any]) -> Non
         sha = _sha256(file)
         if sha in known:
             entries.append(known[sha])
-        elif not known and not _damage(file):  # the manifest is lost or damaged
+        elif not known and not damage_of(file):  # the manifest is lost or damaged
             content = load_plain(file, "checkpoint")
             entries.append(
                 _describe(content) | {"sequence": 0, "file": file.name, "size": file.stat().st_size, "sha256": sha}

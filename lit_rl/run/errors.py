@@ -24,11 +24,23 @@ class StorageError(OSError):
     """The disk does not take what must be written."""
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there is not the memory that was asked for; torch says so in words, which the parser may have wrapped."""
+    said = isinstance(error, RuntimeError | ConfigError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
+
+
 def exit_code(error: BaseException) -> int:
     """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug).
 
-    A game whose rules turn out to be wrong in the midst of a run counts as numerics.
+    A game whose rules turn out to be wrong in the midst of a run counts as numerics, and what asks for more memory than
+    there is as configuration.
     """
+    if out_of_memory(error):
+        return 2
     kinds = (
         (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (ArithmeticError, 4), (RulesError, 4),
         (OSError, 5),

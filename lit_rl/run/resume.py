@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -213,6 +212,12 @@ def _check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> N
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
+    for name, here in module.state_dict().items():
+        x = checkpoint["state_dict"][name]
+        if isinstance(x, torch.Tensor):
+            fits = x.layout == torch.strided and x.is_floating_point() == here.is_floating_point()
+            need(fits, f"{name} is {x.layout} {x.dtype}, needs {here.dtype}")
+            saved_tensor(x, name, x.dtype, tuple(here.shape))
 
 
 def _check_loops(saved, trainer: L.Trainer) -> None:
@@ -233,25 +238,6 @@ def _check_progress(progress: dict, where: str) -> None:
     for name, part in progress.items():
         if isinstance(part, dict):
             _check_progress(part, f"{where}.{name}")
-
-
-def check_optimizers(trainer: L.Trainer) -> None:
-    """Called once a checkpoint is restored: what the optimizers remember of each weight has its shape and is finite.
-
-    Raises:
-        ArtefactError: names what does not fit.
-    """
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for name, value in group.items():
-                wrong = isinstance(value, float) and not math.isfinite(value)
-                need(not wrong, f"optimizer_states: {name} is {value}")
-        for weight, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    fits = value.shape == weight.shape or value.numel() <= 1
-                    need(fits, f"optimizer_states: {name} is {list(value.shape)}, its weight {list(weight.shape)}")
-                    need(bool(torch.isfinite(value).all()), f"optimizer_states: {name} is not finite")
 
 
 def _surroundings(module: L.LightningModule) -> dict:
