@@ -1,5 +1,6 @@
 """`litrl` and `python -m lit_rl`: signals are handled before the seconds that importing everything takes."""
 
+import importlib
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -9,16 +10,21 @@ from lit_rl import __version__
 from lit_rl.run.display import undying
 from lit_rl.run.signals import Stopped, requests
 
+COMMANDS = {  # each imports what it needs itself: Lightning takes seconds, and most go without
+    "play": "lit_rl.league.play",
+    "compare": "lit_rl.run.study.compare",
+    "seeds": "lit_rl.run.study.seeds",
+    "sweep": "lit_rl.run.study.sweep",
+}
+
 
 def main() -> None:
     """The command of `lit_rl.cli`."""
     if sys.argv[1:] == ["--version"]:
         print(_version())
         return
-    if sys.argv[1:2] == ["play"]:  # without Lightning, which takes seconds to import
-        from lit_rl.league.play import main as play
-
-        play(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
         return
     with undying():
         try:

@@ -19,7 +19,8 @@ from pathlib import Path
 import yaml
 
 from lit_rl.run.figures import new_figure, save_figure
-from scripts.seeds import ROOT, run
+from lit_rl.run.own_code import HOME as ROOT
+from lit_rl.run.study.seeds import run
 
 
 def schedule(target: str, kind: str, **args) -> dict:

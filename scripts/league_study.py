@@ -25,8 +25,9 @@ from pathlib import Path
 
 import yaml
 
+from lit_rl.run.own_code import HOME as ROOT
+from lit_rl.run.study.seeds import run
 from scripts.ablation import draw
-from scripts.seeds import ROOT, run
 
 PPO_ENTROPY = {"start": 0.5, "end": 0.02}  # low: self-play with it circles, which opponents may cure
 WAYS = ("self-play", "past", "pfsp", "exploiters", "oracle")

@@ -25,7 +25,7 @@ from lit_rl.ppo import PPO
 from lit_rl.references import Magnet
 from lit_rl.rnad import RNaD
 from lit_rl.run.figures import new_figure, save_figure
-from scripts.seeds import ROOT
+from lit_rl.run.own_code import HOME as ROOT
 
 COLORS = {"PPO": "#b3541e", "PPO + magnet": "#1f5fa8"}
 EQUILIBRIUM = {"matching_pennies": (0.5, 0.5), "biased_rps": (0.2, 0.6, 0.2)}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 )  # fmt: skip
 def test_headline_config(config, bound, tmp_path):
     """One fresh seed; the bound is above the worst seed of the header."""
-    from scripts.seeds import run
+    from lit_rl.run.study.seeds import run
 
     summary = run(str(ROOT / "configs" / f"{config}.yaml"), 21, tmp_path, [])
     assert summary["nash_conv"] < bound
@@ -38,7 +38,7 @@ def test_an_exploiter_finds_what_there_is(config, options, nash_conv, share, tmp
 
     One fresh seed; the last bound is below the worst seed of the config's header.
     """
-    from scripts.seeds import run
+    from lit_rl.run.study.seeds import run
 
     victim, begin = "random", []
     if config is not None:

@@ -1,5 +1,6 @@
 """What READMEs and config headers promise exists and runs."""
 
+import importlib
 import re
 import shlex
 import sys
@@ -9,8 +10,8 @@ import pytest
 import yaml
 
 from envs.contract import main as check_contract
+from lit_rl.__main__ import COMMANDS
 from lit_rl.cli import main
-from lit_rl.league.play import command_line
 from scripts.replay import main as replay
 
 ROOT = Path(__file__).parent.parent
@@ -81,8 +82,8 @@ def test_a_command_of_a_readme_is_one(command, monkeypatch, capsys):
     """It parses as it stands, the config that it names included. (What holds variables is part of a script.)"""
     monkeypatch.chdir(ROOT)
     words = filled_in(command)[1:]
-    if words[0] == "play":
-        assert command_line().parse_args(words[1:]).player
+    if words[0] in COMMANDS:
+        assert importlib.import_module(COMMANDS[words[0]]).command_line().parse_args(words[1:])
         return
     shows = [] if any(word.endswith("help") for word in words) else ["--print_config"]
     with pytest.raises(SystemExit) as end:
