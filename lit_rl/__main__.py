@@ -14,6 +14,7 @@ COMMANDS = {  # each imports what it needs itself: Lightning takes seconds, and 
     "play": "lit_rl.league.play",
     "compare": "lit_rl.run.study.compare",
     "seeds": "lit_rl.run.study.seeds",
+    "board": "lit_rl.run.study.board",
     "sweep": "lit_rl.run.study.sweep",
 }
 

@@ -26,37 +26,31 @@ LABELS = {
 }
 
 
+HEAD = ("algorithm", "game", "decisions", "seconds", "metric", "median", "worst", "n", "configuration")
+NUMBERS = (2, 3, 5, 6, 7)  # columns of numbers
+
+
+def cells(of: Group) -> tuple[str, ...]:
+    """What the table says of a configuration."""
+    seconds = [run.seconds for run in of.runs if run.seconds is not None]
+    finals, running = of.finals(), sum(run.state != "finished" for run in of.runs)
+    return (
+        of.runs[0].algorithm, of.game,
+        f"{statistics.median(run.decisions for run in of.runs):,.0f}",
+        f"{statistics.median(seconds):,.0f}" if seconds else "-",
+        of.metric.removeprefix("eval/"), f"{statistics.median(finals):.5f}", f"{worst(of.metric, finals):.5f}",
+        str(len(finals)), of.label + (f" ({running} not finished)" if running else ""),
+    )  # fmt: skip
+
+
 def table(groups: Sequence[Group]) -> str:
-    """One line for each configuration."""
-    head = ("algorithm", "game", "decisions", "seconds", "metric", "median", "worst", "n", "configuration")
-    lines = [head]
-    for each in groups:
-        seconds = [run.seconds for run in each.runs if run.seconds is not None]
-        finals = each.finals()
-        running = sum(run.state != "finished" for run in each.runs)
-        lines.append(
-            (
-                each.runs[0].algorithm,
-                each.game,
-                f"{statistics.median(run.decisions for run in each.runs):,.0f}",
-                f"{statistics.median(seconds):,.0f}" if seconds else "-",
-                each.metric.removeprefix("eval/"),
-                f"{statistics.median(finals):.5f}",
-                f"{worst(each.metric, finals):.5f}",
-                str(len(finals)),
-                each.label + (f" ({running} not finished)" if running else ""),
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(_row(line, widths) for line in lines)
-
-
-def _row(line: tuple[str, ...], widths: list[int]) -> str:
-    """Numbers to the right, words to the left."""
-    cells = [
-        f"{cell:>{w}}" if i in (2, 3, 5, 6, 7) else f"{cell:<{w}}" for i, (cell, w) in enumerate(zip(line, widths))
-    ]
-    return "  ".join(cells).rstrip()
+    """One line for each configuration, numbers to the right."""
+    lines = [HEAD, *map(cells, groups)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+    return "\n".join(
+        "  ".join(f"{cell:{'>' if i in NUMBERS else '<'}{w}}" for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
+        for line in lines
+    )
 
 
 def draw(groups: Sequence[Group], path: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import statistics
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,11 +43,13 @@ class Run:
 
     @property
     def algorithm(self) -> str:
-        return str(self.summary.get("algorithm") or _at(self.config, "model.class_path") or "unknown").split(".")[-1]
+        return str(self.summary.get("algorithm") or value_at(self.config, "model.class_path") or "unknown").split(".")[
+            -1
+        ]
 
     @property
     def game(self) -> str:
-        named = self.summary.get("game") or _at(self.config, "data.init_args.game") or "unknown"
+        named = self.summary.get("game") or value_at(self.config, "data.init_args.game") or "unknown"
         return str(named).removeprefix("envs.")
 
     @property
@@ -101,7 +104,7 @@ def _number(value) -> float | None:
     return float(value) if is_number and math.isfinite(value) else None
 
 
-def _at(config: dict, path: str):
+def value_at(config: dict, path: str):
     """The value at a dotted path of a configuration; None where there is none."""
     for name in path.split("."):
         config = config.get(name) if isinstance(config, dict) else None
@@ -110,11 +113,10 @@ def _at(config: dict, path: str):
 
 def interpolated(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
     """The value at `x` of the line through the points, `xs` rising; beyond the ends it stays level."""
-    for i in range(1, len(xs)):
-        if x <= xs[i]:
-            share = max(0.0, x - xs[i - 1]) / (xs[i] - xs[i - 1])
-            return ys[i - 1] + share * (ys[i] - ys[i - 1])
-    return ys[-1]
+    i = bisect_left(xs, x)
+    if 0 < i < len(xs):
+        return ys[i - 1] + (x - xs[i - 1]) / (xs[i] - xs[i - 1]) * (ys[i] - ys[i - 1])
+    return ys[min(i, len(ys) - 1)]
 
 
 def read_run(folder: Path) -> Run:
@@ -182,8 +184,8 @@ def _in_order(path: Path) -> list:
 
 def headline_of(run: Run) -> str | None:
     """The metric that says most: what the config keeps the best checkpoint by, else what evaluations call so."""
-    callbacks = _at(run.config, "trainer.callbacks")
-    monitors = [_at(callback, "init_args.monitor") for callback in callbacks or [] if isinstance(callback, dict)]
+    callbacks = value_at(run.config, "trainer.callbacks")
+    monitors = [value_at(callback, "init_args.monitor") for callback in callbacks or [] if isinstance(callback, dict)]
     for name in [m for m in monitors if isinstance(m, str) and m.startswith("eval/")] + list(HEADLINES):
         if run.series(name)[0]:
             return name
@@ -216,8 +218,8 @@ def flat(config: dict, before: str = "") -> dict[str, object]:
 
 def _name_of(item, index: int) -> str:
     """ScalarSchedule(model.clip), say: what tells an entry of a list from the others."""
-    target = _at(item, "init_args.target")
-    kind = str(_at(item, "class_path") or index).split(".")[-1]
+    target = value_at(item, "init_args.target")
+    kind = str(value_at(item, "class_path") or index).split(".")[-1]
     return f"{kind}({target})" if target else kind
 
 
@@ -241,9 +243,12 @@ class Group:
     def finals(self) -> list[float]:
         return [value for run in self.runs if (value := run.final(self.metric)) is not None]
 
-    def band(self) -> tuple[list[float], list[float], list[float], list[float]]:
-        """(decisions, smallest, median, largest) where all runs have been, at every point that one of them has."""
-        curves = [curve for run in self.runs if (curve := run.series(self.metric))[0]]
+    def band(self, metric: str | None = None) -> tuple[list[float], list[float], list[float], list[float]]:
+        """(decisions, smallest, median, largest) where all runs have been, at every point that one of them has.
+
+        Of the headline, or of another metric, over the runs that have logged it.
+        """
+        curves = [curve for run in self.runs if (curve := run.series(metric or self.metric))[0]]
         if not curves:
             return [], [], [], []
         first, last = max(xs[0] for xs, _ in curves), min(xs[-1] for xs, _ in curves)

@@ -206,7 +206,8 @@ def test_twenty_trials_by_two_processes_one_killed(space, tmp_path):
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
 
     def start(name):
-        return subprocess.Popen(command, env=env, stdout=(tmp_path / name).open("w"), stderr=subprocess.STDOUT)
+        with (tmp_path / name).open("w") as said:
+            return subprocess.Popen(command, env=env, stdout=said, stderr=subprocess.STDOUT)
 
     workers = [start("a"), start("b")]
     checkpoint = "version_*/checkpoints/last.ckpt"
