@@ -9,15 +9,15 @@ text and never as markup.
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from envs.game import Game, load_game
-from lit_rl.league.league import League
+from envs.game import Game, Interface, load_game, load_interface
+from lit_rl.league.league import League, Payoff
 from lit_rl.league.ratings import Rating, Score, rate_period
 from lit_rl.run.allowed import check_name, trust
 from lit_rl.run.checkpoint_files import replace_file
@@ -132,13 +132,13 @@ def _metrics(groups: Sequence[Group], colours: dict[str, str]) -> list[str]:
     return body
 
 
-def _game(run: Run, path) -> Game:
-    """The rules that a run, or a file of it, names: those of its config, or some that files may name."""
+def _game(run: Run, path, load: Callable[[str], Interface]) -> Interface:
+    """The game that a run, or a file of it, names: that of its config, or one that files may name."""
     code, named = run.config.get("code"), value_at(run.config, "data.init_args.game")
     import_from(Path(code) if isinstance(code, str) else None)
     trust([named] if isinstance(named, str) else [])
     try:
-        return load_game(check_name(path, str(run.folder)))
+        return load(check_name(path, str(run.folder)))
     except ValueError as error:
         raise ArtefactError(f"{run.folder}: {error}") from None
 
@@ -154,7 +154,7 @@ def _league(run: Run) -> list[str]:
     named = value_at(run.config, "data.init_args.game")
     if named is None:
         return [f'<h2>League of {escape(str(run.folder))}</h2><p class="note">no config.yaml says of which game</p>']
-    league = League(path, _game(run, named))
+    league = League(path, _game(run, named, load_interface))
     try:
         members, games, payoffs, results = league.members(), league.games(), league.payoffs(), league.results()
     finally:
@@ -170,10 +170,6 @@ def _league(run: Run) -> list[str]:
     head = ("member", "role", "state", "rating", "± 2 deviations", "games", "born after decisions", "parent")
     rated = [(m.name, m.rating.rating, m.rating.deviation) for m in members if games.get(m.name)]
     shown = [m.name for m in members if games.get(m.name)][:MATRIX]
-    matrix = [
-        [a] + [f"{100 * p.score / p.games:.0f}" if (p := payoffs.get((a, b))) and p.games else "" for b in shown]
-        for a in shown
-    ]
     body = [f"<h2>League of {escape(str(run.folder))}</h2>", html_table(head, rows, range(3, 7)), '<div class="grid">']
     body.append(f'<div class="card"><h3>Glicko-2 ratings, ± 2 deviations</h3>{rating_chart(rated)}</div>')
     lines = [
@@ -182,11 +178,32 @@ def _league(run: Run) -> list[str]:
         if name in shown
     ]
     chart = line_chart(lines, "ratings over batches of results", unit="batches of results")
+    names = "".join(f'<li><span style="background:{x.colour}"></span>{escape(x.name)}</li>' for x in lines)
+    chart += f'<ul class="legend">{names}</ul>'
     body.append(f'<div class="card"><h3>Ratings over batches of results, rated anew</h3>{chart}</div></div>')
-    if matrix:
-        body.append("<h3>Win rates in percent, the row's member against the column's</h3>")
-        body.append(html_table(["", *shown], matrix, range(1, len(shown) + 1)))
-    return body
+    return body + ([_matrix(shown, payoffs)] if shown else [])
+
+
+def _matrix(names: Sequence[str], payoffs: Mapping[tuple[str, str], Payoff]) -> str:
+    """Win rates of all pairs, the better the greener, each with its games as a hint."""
+    head = "".join(f'<th class="n">{escape(name)}</th>' for name in names)
+    lines = []
+    for a in names:
+        row = f"<th>{escape(a)}</th>"
+        for b in names:
+            payoff = payoffs.get((a, b))
+            if payoff is None or not payoff.games:
+                row += "<td></td>"
+                continue
+            share = payoff.score / payoff.games
+            colour = "46,125,79" if share >= 0.5 else "179,84,30"
+            shade = f"rgba({colour},{min(1.0, 2 * abs(share - 0.5)):.2f})"
+            hint = escape(f"{a} against {b}: {share:.3f} of {payoff.games:,} games")
+            row += f'<td class="n" style="background:{shade}" title="{hint}">{100 * share:.0f}</td>'
+        lines.append(f"<tr>{row}</tr>")
+    title = "<h2>Win rates in percent, the row's member against the column's; draws count half</h2>"
+    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return f'{title}<div class="scroll">{table}</div>'
 
 
 def ratings_over_time(results: Sequence[tuple], names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -208,18 +225,18 @@ def ratings_over_time(results: Sequence[tuple], names: Sequence[str]) -> dict[st
 
 
 def _replay(run: Run, most: int) -> list[str]:
-    """The newest games of replay.jsonl, to be stepped through; nothing where there is none."""
+    """The newest games of replay.jsonl, the last one first, to be stepped through; nothing where there is none."""
     path = run.folder / "replay.jsonl"
     if not path.is_file() or most == 0:
         return []
     game, kept = None, []
     for number, record in read(path):  # to the end: a broken file is refused, wherever it is broken
         if number == 1:
-            game = _game(run, record.get("game"))
+            game = _game(run, record.get("game"), load_game)
         else:
             kept = [*kept, (number, record)][-most:]
     games = []
-    for number, record in kept:
+    for number, record in reversed(kept):
         with refusing(path, number):
             check_rules(game, record)
             games.append({"title": _title(record, game), "frames": frames(game, record)})
@@ -228,8 +245,8 @@ def _replay(run: Run, most: int) -> list[str]:
     buttons = "".join(
         f'<button class="{css}" aria-label="{said}">{sign}</button>'
         for css, said, sign in (
-            ("first", "to the beginning", "⏮"), ("back", "one move back", "◀"),
-            ("on", "one move on", "▶"), ("last", "to the end", "⏭"),
+            ("first", "to the beginning", "|◀"), ("back", "one move back", "◀"),
+            ("on", "one move on", "▶"), ("last", "to the end", "▶|"),
         )
     )  # fmt: skip
     return [

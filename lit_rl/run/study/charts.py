@@ -23,12 +23,12 @@ class Line:
 
 
 def short(value: float) -> str:
-    """1500 -> 1.5k, 0.000012 -> 1.2e-05: what fits beside an axis."""
+    """20000 -> 20k, 0.000012 -> 1.2e-05: what fits beside an axis."""
     size = abs(value)
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= unit:
+    for least, unit, name in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if size >= least:
             return f"{value / unit:.3g}{name}"
-    return f"{value:.3g}"
+    return f"{value:.4g}" if size >= 1000 else f"{value:.3g}"
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
