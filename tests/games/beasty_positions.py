@@ -63,7 +63,7 @@ POSITIONS = {
     "chameleon": [
         ("LION", "chameleon", (0,), "LION", "", "chameleon"),  # a lion is there, always
         ("monkey LION", "chameleon", (1,), "monkey LION", "", "chameleon"),
-        ("LION HIPPO seal", "chameleon", (1,), "LION HIPPO chameleon seal", "", ""),  # HIPPO is as strong; as 5 it stays
+        ("LION HIPPO seal", "chameleon", (1,), "LION HIPPO chameleon seal", "", ""),  # HIPPO is as strong
         ("SEAL zebra HIPPO", "chameleon", (2,), "SEAL zebra HIPPO chameleon", "", ""),
         ("SNAKE CROCODILE seal", "chameleon", (1,), "CROCODILE chameleon", "", "seal SNAKE"),
         ("CROCODILE seal parrot", "chameleon", (0,), "CROCODILE chameleon", "", "parrot seal"),
