@@ -35,6 +35,8 @@ class Arena(L.Callback):
         matrix: also play the members against each other.
     """
 
+    logs_evaluations = True  # beside those of the datamodule
+
     def __init__(
         self, every: PositiveInt = 500, games: PositiveInt = 2000, against: Sequence[str] = (), matrix: bool = True
     ):

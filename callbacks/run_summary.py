@@ -15,6 +15,7 @@ from lit_rl.run.run_folder import write_json
 from lit_rl.run.saved_values import saved_dict, saved_float, saved_list
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
+UNTRAINED = "no --ckpt_path: what follows is of an untrained network, with the weights it begins with"
 COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
 
 
@@ -76,6 +77,8 @@ class RunSummary(L.Callback):
         for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
             writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
+        if _is_untrained(trainer, pl_module):
+            print(UNTRAINED)
         print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -109,6 +112,11 @@ class RunSummary(L.Callback):
         if last.exists():
             print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
 
+    def _end_curve(self, decisions: float, value: float) -> None:
+        """The last point of a run that trainer.max_steps, max_time or EarlyStopping has ended."""
+        if not self._curve or self._curve[-1][0] != decisions:
+            self._curve.append([decisions, value])
+
     def _seconds(self) -> float:
         return self._seconds_before + (time.perf_counter() - self._began if self._began else 0.0)
 
@@ -117,12 +125,20 @@ class RunSummary(L.Callback):
         jobs, summary = trainer.datamodule.evaluation, {}
         if jobs:
             name, decisions = trainer.datamodule.game.name, int(pl_module.decisions)
+            if _is_untrained(trainer, pl_module):
+                print(UNTRAINED)
             print(f"\n{name}, exported policy after {decisions:,} decisions (reward units per game):")
-        for job in jobs:
+        for i, job in enumerate(jobs):
             metrics = job(pl_module.export_policy())
+            if i == 0 and trainer.state.fn == "fit" and job.headline in metrics:
+                self._end_curve(float(decisions), metrics[job.headline])
             summary |= job.summary(metrics)
             print("\n".join(f"  {line}" for line in job.lines(metrics)))
         return summary
+
+
+def _is_untrained(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    return trainer.state.fn != "fit" and trainer.ckpt_path is None and int(pl_module.decisions) == 0
 
 
 def thin(curve: list[list[float]], most: int) -> None:

@@ -21,10 +21,11 @@ from lit_rl.algorithm import (
     after_iteration,
     before_rollout,
     check_algorithm,
+    check_start,
     collecting_of,
     games_are_recorded,
 )
-from lit_rl.evaluation import Evaluation, Exact, open_evaluation
+from lit_rl.evaluation import Evaluation, Exact, check_monitors, open_evaluation
 from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
@@ -165,6 +166,9 @@ class SelfPlayDataModule(L.LightningDataModule):
             raise ConfigError(f"trainer.precision={self.trainer.precision}: use bf16-mixed or 16-mixed")
         if stage == "fit" and self.env is None:
             check_algorithm(module)
+            monitors = check_start(self.trainer)
+            jobs = [Exact()] if self._asked is None else self._asked
+            check_monitors(self.trainer, jobs, self.game, monitors)
             collecting = collecting_of(module)
             if self.truncate_after is not None and not collecting.truncation:
                 raise ConfigError(

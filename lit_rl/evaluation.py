@@ -5,6 +5,7 @@ validate and test, the best checkpoint (`ModelCheckpoint(monitor=...)`), summary
 first job is the headline. Letters: N rows, A actions, R infostates, G games.
 """
 
+import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,6 +47,10 @@ class Evaluation:
         """
         raise TypeError(f"{type(self).__name__} does not define open(game, seed, make_env)")
 
+    def metrics(self, game: Interface) -> set[str] | None:
+        """The names that `__call__` will return for this game, before anything is opened; None: not known yet."""
+        return None
+
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """eval/<name>: what is measured of a policy, (obs, legal) -> PolicyOutput; its mode and place stay."""
         raise TypeError(f"{type(self).__name__} does not define __call__(policy)")
@@ -65,6 +70,9 @@ class Evaluation:
 
 class Exact(Evaluation):
     """NashConv by the whole game tree: `eval/nash_conv`, `eval/exploitability` and each player's expected return.
+
+    NashConv is in reward units: a game of two that pays the difference of points has twice that of OpenSpiel's
+    Goofspiel (point_difference), which pays points minus their mean.
 
     Args:
         max_nodes: refuse games with more histories than this.
@@ -91,6 +99,9 @@ class Exact(Evaluation):
             raise ConfigError(
                 f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
             ) from None
+
+    def metrics(self, game: Interface) -> set[str]:
+        return {self.headline, "eval/exploitability"} | {f"eval/return_player_{p}" for p in range(game.num_players)}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
@@ -152,6 +163,10 @@ class Matches(Evaluation):
                     f"evaluation: opponents {sorted(taken)} cannot be told apart by name; rename the files"
                 )
             self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
+
+    def metrics(self, game: Interface) -> set[str]:
+        names = [name_of(spec) for spec in self.opponents]
+        return {f"eval/{metric}/{name}" for metric in ("win_rate", "return") for name in (*names, "mean", "worst")}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
@@ -224,6 +239,34 @@ def open_evaluation(
         warnings.warn(f"nothing is evaluated. {error}", stacklevel=3)
         return []
     return opened
+
+
+def check_monitors(trainer: L.Trainer, jobs: Sequence[Evaluation], game: Interface, others: Sequence[str]) -> None:
+    """Hold what checkpoints, early stopping and learning rates go by against what is logged, before a run begins.
+
+    Names of `eval/`, and those without a slash, are known where all who could log them say so: not with a
+    validation_step, a callback or an evaluation of a stranger's. Without any evaluation nothing is asked for.
+
+    Args:
+        others: monitors beside those of the callbacks.
+
+    Raises:
+        ConfigError: a monitor that nothing logs; names those that are logged.
+    """
+    rooms = ("callbacks", "lit_rl", "lightning")
+    strangers = any(type(callback).__module__.split(".")[0] not in rooms for callback in trainer.callbacks)
+    besides = any(getattr(callback, "logs_evaluations", False) for callback in trainer.callbacks)
+    names = [job.metrics(game) for job in jobs]
+    strangers |= type(trainer.lightning_module).validation_step is not evaluation_step
+    if strangers or besides or not jobs or None in names:
+        return
+    known = set().union(*names)
+    asked = [(type(callback).__name__, getattr(callback, "monitor", None)) for callback in trainer.callbacks]
+    for name, monitor in [*asked, *(("lr_schedule", monitor) for monitor in others)]:
+        if isinstance(monitor, str) and monitor not in known and (monitor.startswith("eval/") or "/" not in monitor):
+            close = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"logged are {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f"{name}: monitor={monitor}: no evaluation logs it; {hint}")
 
 
 def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) -> None:

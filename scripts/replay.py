@@ -23,6 +23,7 @@ from lit_rl.league.player_file import bounded, build_fitting
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, check_name, import_allowed, trust
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.own_code import import_from, what_is_missing
 from lit_rl.run.plain_file import check_tensors, load_plain
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.run.replay_file import read
@@ -141,6 +142,7 @@ def main(args: list[str] | None = None) -> None:
         command.add_argument(
             "--allow", nargs="+", default=[], metavar="PACKAGE", help="import games and networks from there too"
         )
+        command.add_argument("--code", type=Path, help="folder that they lie in, beside the current one")
         if run is run_show:
             command.add_argument("--game", type=int, required=True, help="its index, from 0")
         else:
@@ -150,13 +152,14 @@ def main(args: list[str] | None = None) -> None:
     for path in filter(None, (parsed.file, getattr(parsed, "ckpt_path", None))):
         if not path.is_file():
             parser.error(f"{path}: no such file")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # what --allow names lies in the current folder
+    if parsed.code is not None and not parsed.code.is_dir():
+        parser.error(f"--code {parsed.code}: no such folder")
+    import_from(parsed.code)
     trust(parsed.allow)
     try:
         parsed.run(parsed)
     except ArtefactError as error:
-        print(f"error[3]: {error}", file=sys.stderr)
+        print(f"error[3]: {error}{what_is_missing(str(error))}", file=sys.stderr)
         sys.exit(3)
 
 

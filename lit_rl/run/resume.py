@@ -125,29 +125,8 @@ def well_formed(part: str) -> Iterator[None]:
 def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
     trainer = module._trainer
     resumes = trainer is not None and trainer.state.fn == "fit"
-    run = checkpoint.get("run")
-    if run is None:
-        raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
-    for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
-        if key not in checkpoint or (key != "callbacks" and not checkpoint[key]):
-            raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
-    here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
-    there = {key: run.get(key) for key in here}
-    if there != here:
-        raise ArtefactError(
-            "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
-            + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
-        )
-    theirs, ours = (
-        {name: tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for name, x in state.items()}
-        for state in (checkpoint["state_dict"], module.state_dict())
-    )
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise ArtefactError(
-                f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
-                "model.network or another part of the model differs, use the config.yaml beside it"
-            )
+    _check_fits(module, checkpoint, resumes)
+    ours = module.state_dict()
     for name in ("decisions", "rollouts"):
         if name in ours:
             count = int(saved_tensor(checkpoint["state_dict"][name], name, torch.int64, ()))
@@ -177,6 +156,42 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
             checkpoint.get("hyper_parameters", {}),
             dict(module.hparams),
         )
+
+
+def check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> None:
+    """Hold a checkpoint against the run that is to go on from it, or to judge it, before anything is compiled.
+
+    Raises:
+        ArtefactError: another algorithm, game or version of the rules, or weights of another shape; names both.
+    """
+    with well_formed("what lit-rl saves"):
+        _check_fits(module, checkpoint, resumes)
+
+
+def _check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> None:
+    run = checkpoint.get("run")
+    if run is None:
+        raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
+    for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
+        if key not in checkpoint or (key != "callbacks" and not checkpoint[key]):
+            raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
+    here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
+    there = {key: run.get(key) for key in here}
+    if there != here:
+        raise ArtefactError(
+            "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
+            + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
+        )
+    theirs, ours = (
+        {name: tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for name, x in state.items()}
+        for state in (checkpoint["state_dict"], module.state_dict())
+    )
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ArtefactError(
+                f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
+                "model.network or another part of the model differs, use the config.yaml beside it"
+            )
 
 
 def _check_loops(saved, trainer: L.Trainer) -> None:
