@@ -50,6 +50,7 @@ from envs.beasty_bar.rules import (
     owner_of,
     play,
     species_of,
+    two_strongest,
     unplayed,
 )
 from envs.heuristics import uniform as random
@@ -107,8 +108,8 @@ def _lost(before, after, owner):
 
 
 @njit
-def _count(state, owner, species):
-    """Of the owner's animals of a species in the queue, there is at most one."""
+def _waits(state, owner, species):
+    """The owner's animal of a species is in the queue."""
     return _place(state, owner, species) < state.num_queue
 
 
@@ -171,7 +172,7 @@ def _good_for(before, after, me, number):
             return 0.0
         return 0.5 * _points(after.queue, 0, min(2, after.num_queue), me)
     if species == ZEBRA:
-        return 1.5 if _count(after, other, HIPPO) or _count(after, other, CROCODILE) else -0.5
+        return 1.5 if _waits(after, other, HIPPO) or _waits(after, other, CROCODILE) else -0.5
     if species == KANGAROO:
         return 1.0 if _place(after, me, KANGAROO) < min(2, after.num_queue) else 0.0
     if species == GIRAFFE:
@@ -198,17 +199,11 @@ def _advice(before, me, number):
     """What players advise each other."""
     other, species = 1 - me, PLAYS[number, 0]
     if species == CROCODILE:
-        if _count(before, me, CHAMELEON) or _count(before, other, CHAMELEON):
+        if _waits(before, me, CHAMELEON) or _waits(before, other, CHAMELEON):
             return 5.0
         return -1.0 if (unplayed(before, other) >> CHAMELEON) & 1 else 0.0
     if species == SKUNK:
-        first, second = SKUNK, SKUNK
-        for i in range(before.num_queue):
-            each = species_of(before.queue[i])
-            if each > first:
-                first, second = each, first
-            elif each != first and each > second:
-                second = each
+        first, second = two_strongest(before, before.num_queue)
         if second == SKUNK:
             return -1.5
         net = 0.0
@@ -217,7 +212,7 @@ def _advice(before, me, number):
                 net -= _worth(before.queue[i], me, 1.0)
         return 4.0 if net >= 4 else 2.0 if net >= 2 else -3.0 if net <= -2 else 0.0
     if species == LION:
-        if _count(before, other, LION):
+        if _waits(before, other, LION):
             return -5.0
         return -2.0 if (unplayed(before, other) >> LION) & 1 else 3.0
     if species == PARROT:
@@ -275,10 +270,10 @@ def _outcome(before, after, me, number, weights):
     elif species == SKUNK:
         score += weights.skunk * (other_lost - my_lost)
     elif species == MONKEY:
-        giants = 0
+        giants = 0  # hippo and crocodile, fewer than before
         for giant in (HIPPO, CROCODILE):
-            giants += 1 * _count(before, other, giant) - 1 * _count(after, other, giant)
-        score += weights.monkey * (giants > 0) + 0.8 * weights.monkey * _count(before, other, MONKEY)
+            giants += 1 * _waits(before, other, giant) - 1 * _waits(after, other, giant)
+        score += weights.monkey * (giants > 0) + 0.8 * weights.monkey * _waits(before, other, MONKEY)
     if before.turn <= 3 and _recurs(species):
         score += weights.early
     if before.turn >= 8 and species in (PARROT, SKUNK, CROCODILE):

@@ -291,15 +291,22 @@ def _roar(state, last):
 
 
 @njit
-def _stink(state, last):
-    """The animals of the two strongest species leave; skunks are none, nor is the animal at the back."""
+def two_strongest(state, places):
+    """The strongest species in the first places of the queue, and the next; SKUNK where there is none but skunks."""
     first, second = SKUNK, SKUNK
-    for i in range(last):
+    for i in range(places):
         species = species_of(state.queue[i])
         if species > first:
             first, second = species, first
         elif species != first and species > second:
             second = species
+    return first, second
+
+
+@njit
+def _stink(state, last):
+    """The animals of the two strongest species leave; skunks are none, nor is the animal at the back."""
+    first, second = two_strongest(state, last)
     i = 0
     while i < last:
         species = species_of(state.queue[i])

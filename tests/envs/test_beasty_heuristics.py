@@ -32,7 +32,7 @@ def positions(games, seed=3):
                 yield state, twins.scores(table)
 
 
-@pytest.mark.parametrize("games", [12, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("games", [12, pytest.param(200, marks=pytest.mark.slow)])
 def test_each_chooses_what_its_twin_does(games):
     """In the documents' game, and in the compact one the same plays. As the twins peek, peeking changes nothing."""
     for state, scores in positions(games):

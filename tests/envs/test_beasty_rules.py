@@ -11,6 +11,8 @@ from games.beasty_positions import ROWS, cards
 from envs.beasty_bar import GAME, documents, rules
 from envs.beasty_bar.rules import NONE, NUM_PLAYS, PLAY_NAMES, SPECIES
 from envs.contract import check_game
+from envs.env import IllegalActionError
+from envs.vector_env import VectorEnv
 
 
 @pytest.mark.parametrize("name, before, play, parameters, queue, bar, hell", ROWS)
@@ -105,3 +107,15 @@ def test_the_bonus_is_the_margin():
             GAME.rewards(state, earned)
             assert out == pytest.approx([worth * over, -worth * over])
             assert (np.sign(out) == earned).all()
+
+
+def test_an_empty_place_in_the_hand_is_refused_by_name():
+    env = VectorEnv(documents.GAME, 8, seed=1)
+    while not (env.state["num_hand"][np.arange(8), env.player] < 4).any():
+        env.step(env.sample_uniform())
+    row = int((env.state["num_hand"][np.arange(8), env.player] < 4).argmax())
+    actions, before = env.sample_uniform(), env.state.copy()
+    actions[row] = 31 * 3
+    with pytest.raises(IllegalActionError, match=f"beasty_bar_documents, env row {row}: action 93 is illegal"):
+        env.step(actions)
+    assert (env.state == before).all()
