@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from lit_rl.evaluation import Evaluation, Exact
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
 from lit_rl.run.saved_values import saved_dict, saved_float, saved_list
@@ -48,7 +48,8 @@ class RunSummary(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = time.perf_counter()
-        self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        self._log_dir = log_dir if trainer.loggers else None  # without a logger it is where run folders would lie
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         jobs = trainer.datamodule.evaluation
@@ -82,7 +83,10 @@ class RunSummary(L.Callback):
         print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._log_dir is None or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        measured = self._measure(trainer, pl_module)
+        if self._log_dir is None:
             return
         folder = Path(self._log_dir)
         last = folder / "checkpoints" / "last.ckpt"
@@ -103,14 +107,16 @@ class RunSummary(L.Callback):
             if score is not None and getattr(callback, "monitor", None):
                 summary["best_checkpoint"] = callback.best_model_path
                 summary["best_" + callback.monitor.removeprefix("eval/").replace("/", "_")] = float(score)
-        write_json(folder / "summary.json", summary | self._measure(trainer, pl_module))
+        write_json(folder / "summary.json", summary | measured)
         if jobs and self.plot:
             title = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}, exported policy"
             plot_learning_curve(self._curve, jobs[0], title, folder / "learning_curve.png")
         print(f"run folder: {folder}")
         print(f"  {', '.join(sorted(p.name for p in folder.iterdir()))}")
-        if last.exists():
+        if last.exists() and (folder / "config.yaml").exists():
             print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
+        elif last.exists():
+            print(f'load:       lit_rl.load_policy("{last}")')
 
     def _end_curve(self, decisions: float, value: float) -> None:
         """The last point of a run that trainer.max_steps, max_time or EarlyStopping has ended."""

@@ -1,5 +1,6 @@
 """Self-play: the current policy in every seat. One Lightning epoch = one iteration = one rollout and its updates."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -59,7 +60,9 @@ class RolloutLoader:
         return {"cursor": self.cursor}  # tells Lightning that this loader can resume
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Nothing to do: the datamodule has put rollout and cursor back together with the games they belong to."""
+        """The datamodule has put rollout and cursor back, together with the games they belong to; both say the same."""
+        there = saved_dict(state_dict, "the loader's state", ("cursor",))["cursor"]
+        need(not self.resumed or there == self.cursor, f"cursor is {self.cursor} of the games, {there} of the loader")
 
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
@@ -73,12 +76,14 @@ class RolloutLoader:
             before_rollout(algorithm, iteration, int(self.data.seed))
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
             self.finished = False
+        doubt = well_formed("its rollout") if self.resumed else contextlib.nullcontext()
         self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, iteration)
-        batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
-        for batch in itertools.islice(batches, self.cursor, None):
-            self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
-            yield batch
+        with doubt:
+            batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+            for batch in itertools.islice(batches, self.cursor, None):
+                self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
+                yield batch
 
 
 class EvaluationJobs(list):

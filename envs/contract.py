@@ -84,7 +84,8 @@ def _check_declaration(game: Game) -> None:
         ("max_return", np.isfinite(game.max_return) and game.max_return > 0),
         ("obs_shape", len(game.obs_shape) >= 1 and all(n >= 1 for n in game.obs_shape)),
         ("state_dtype", game.state_dtype.names is not None),
-        ("action_names", len(game.action_names) in (0, game.num_actions)),
+        ("action_names", len({*game.action_names}) == len(game.action_names) in (0, game.num_actions)),
+        ("chance_names", len({*game.chance_names}) == len(game.chance_names) in (0, game.num_chance_outcomes)),
     ):
         if not ok:
             raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])

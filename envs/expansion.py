@@ -17,11 +17,13 @@ from functools import cache
 
 import numpy as np
 
+from envs.env import RulesError
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 
 SURELY = 100  # see `refuse_if_far_too_large`
 ENOUGH = 1e300  # near the end of float64: no game's X is followed beyond
+LONGEST = 10_000  # actions of a history; each takes a step of its own here, however few histories there are
 
 
 class GameTooLargeError(ValueError):
@@ -45,7 +47,7 @@ def estimate_histories(game: Game, num_games: int = 20, seed: int = 0) -> float:
     """About how many histories the tree of `game` has, terminal ones included, from `num_games` random games.
 
     Few games mostly say too little where rare branches hold most of the tree. A game is left at `ENOUGH` histories, or
-    after `max_steps`; both make the estimate smaller.
+    after `max_steps` or `LONGEST` actions; all of it makes the estimate smaller.
     """
     rng = np.random.default_rng(seed)
     return float(sum(_one_game(game, rng) / num_games for _ in range(num_games)))
@@ -55,7 +57,7 @@ def _one_game(game: Game, rng: np.random.Generator) -> float:
     """X. The rules are called one by one, with the types that the driver uses, so that they are compiled once."""
     state = game.new_state()[0]
     histories, here = 1.0, 1.0
-    for _ in range(game.max_steps):
+    for _ in range(min(game.max_steps, LONGEST)):
         player = game.current_player(state)
         if player == TERMINAL or histories > ENOUGH:
             break
@@ -106,8 +108,17 @@ def expand(game: Game, max_nodes: int) -> list[Level]:
     """Every history of `game`, shortest first.
 
     Raises:
-        GameTooLargeError: they are more than `max_nodes`.
+        GameTooLargeError: they are more than `max_nodes`, or one is longer than `LONGEST`.
+        RulesError: one goes on after `max_steps` actions.
     """
+
+    def check_length(length: int) -> None:
+        if length >= game.max_steps:
+            raise RulesError(f"{game.name}: a game goes on after max_steps={game.max_steps} actions; raise max_steps")
+        if length >= LONGEST:
+            raise GameTooLargeError(
+                f"{game.name}: histories of more than {LONGEST} actions; too large for exact evaluation"
+            )
 
     def check_size(num_nodes: int) -> None:
         if num_nodes > max_nodes:
@@ -131,6 +142,8 @@ def expand(game: Game, max_nodes: int) -> list[Level]:
         check_size(num_nodes + np.count_nonzero(legal) + np.count_nonzero(probs))
         by_player = np.nonzero(legal)
         by_chance = np.nonzero(probs)
+        if len(by_player[0]) or len(by_chance[0]):
+            check_length(len(levels) - 1)
         parent = np.concatenate([by_player[0], by_chance[0]])
         action = np.concatenate([by_player[1], by_chance[1]])
         edge_prob = np.concatenate([np.ones(len(by_player[0])), probs[by_chance]])

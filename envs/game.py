@@ -76,6 +76,7 @@ class Game(Interface):
     """
 
     num_chance_outcomes: int  # 0: no chance in this game
+    chance_names: tuple[str, ...] = ()  # [C] of its outcomes, if they have names
     max_steps: int  # longest game, counted in actions of players and chance together
     state_dtype: np.dtype  # structured; arrays in it of int8, not of bool, for numba; `state.tobytes()` is a save game
 

@@ -191,5 +191,6 @@ GAME = Game(
     hidden_from=hidden_from,
     redact=redact,
     action_names=("fold", "call", "raise"),
+    chance_names=("deal Js", "deal Jh", "deal Qs", "deal Qh", "deal Ks", "deal Kh"),
     obs_parts={"player": Part(0, (2,)), "card": Part(2, (6,)), "public": Part(8, (6,)), "moves": Part(14, (2, 4, 2))},
 )

@@ -15,6 +15,11 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(_version())
         return
+    if sys.argv[1:2] == ["play"]:  # without Lightning, which takes seconds to import
+        from lit_rl.league.play import main as play
+
+        play(sys.argv[2:])
+        return
     with undying():
         try:
             requests.install()

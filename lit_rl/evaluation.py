@@ -16,10 +16,11 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
+from envs.env import RulesError
 from envs.exact import GameTooLargeError, GameTree
 from envs.game import Game, Interface
 from envs.rng import derive_key
-from lit_rl.league.match import MakeEnv, Match, play_match
+from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -99,6 +100,8 @@ class Exact(Evaluation):
             raise ConfigError(
                 f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
             ) from None
+        except RulesError as error:
+            raise ConfigError(f"data.game: {error}") from None
 
     def metrics(self, game: Interface) -> set[str]:
         return {self.headline, "eval/exploitability"} | {f"eval/return_player_{p}" for p in range(game.num_players)}
@@ -136,15 +139,16 @@ class Matches(Evaluation):
         opponents: as `data.opponents` of a league: random, import paths of heuristics or players, player files,
             checkpoints.
         games: against each.
-        metric: win_rate or return: which one the headline is the worst opponent's of.
+        metric: return or win_rate: which one the headline is the worst opponent's of. Where games are not all won by
+            as much, hands won do not say who gains.
     """
 
-    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "win_rate"):
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "return"):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")
         if metric not in ("win_rate", "return"):
-            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use win_rate or return")
+            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use return or win_rate")
         self.opponents, self.games, self.metric = list(opponents), int(games), metric
         self.headline, self.short = f"eval/{metric}/worst", "worst win rate" if metric == "win_rate" else "worst return"
         self.label = "win rate against the worst opponent"
@@ -174,7 +178,7 @@ class Matches(Evaluation):
         with torch.autocast(device.type, enabled=False):
             for i, (name, player) in enumerate(self.players.items()):
                 seed = derive_key(self.seed, EVALUATION_STREAM, i)
-                self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
+                self.matches[name] = match_players(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -186,14 +190,7 @@ class Matches(Evaluation):
 
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
         width = max(len(name) for name in self.matches)
-        found = []
-        for name, match in self.matches.items():
-            low, high = match.win_interval()
-            less, more = match.return_interval()
-            found.append(
-                f"against {name:{width}}  win rate {match.win_rate:.3f} [{low:.3f}, {high:.3f}]   return "
-                f"{match.mean_return:+.3f} [{less:+.3f}, {more:+.3f}]"
-            )
+        found = [f"against {name:{width}}  {match}" for name, match in self.matches.items()]
         return [
             *found,
             f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",

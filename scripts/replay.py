@@ -19,7 +19,7 @@ from lit_rl.armac.memory import Memory
 from lit_rl.armac.mix_scheduler import Scheduler
 from lit_rl.armac.mixed_policy import mixed_policy
 from lit_rl.armac.mixing import Mixer
-from lit_rl.league.player_file import bounded, build_fitting
+from lit_rl.league.player_file import build_fitting, fitting
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, check_name, import_allowed, trust
 from lit_rl.run.errors import ArtefactError
@@ -45,7 +45,8 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """
     try:
         checkpoint = load_plain(ckpt_path, "checkpoint")
-        settings, state, where = checkpoint["hyper_parameters"], checkpoint["state_dict"], str(ckpt_path)
+        settings = {"network": checkpoint.get("network")} | checkpoint["hyper_parameters"]
+        state, where = checkpoint["state_dict"], str(ckpt_path)
         check_tensors(state, ckpt_path.stat().st_size, where)
         weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
 
@@ -61,8 +62,7 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
             parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
             built = {part: factory(part, kind) for part, kind in parts}
             shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
-            with bounded(state, where):
-                policy = mixed_policy(game, network, **built, **shares)
+            policy = fitting(lambda: mixed_policy(game, network, **built, **shares), weights, where, "its four parts")
         else:
             policy = build_fitting(settings["network"], game, weights, where)
         policy.load_state_dict(weights)

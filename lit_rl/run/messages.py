@@ -46,7 +46,8 @@ def _cut(text: str) -> str:
 
 
 def _middle_out(text: str, most: int = 20_000) -> str:
-    """The first and the last of a text that nobody would read."""
+    """The first and the last of a text that nobody would read, its endless words cut first."""
+    text = re.sub(r"(\S{250})\S{2000,}", r"\1…", text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 

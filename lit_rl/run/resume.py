@@ -1,7 +1,7 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
+import functools
 import inspect
-import math
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,33 @@ def save_plain_hyperparameters(module: L.LightningModule) -> None:
     """Called in an algorithm's constructor: keep of its arguments what a checkpoint may hold, as plain Python.
 
     Numbers, texts, lists, dictionaries and dataclasses of them stay; of classes and functions the command line knows
-    class paths, which stay as well; those that only code knows are left out.
+    class paths, which stay as well; those that only code knows are left out. `module.network_spec` says how the
+    argument `network` is built, if that can be said: {class_path, init_args}.
     """
     module.save_hyperparameters(logger=False, frame=inspect.currentframe().f_back)
+    module.network_spec = spec_of(module.hparams.get("network"))
     for name, value in list(module.hparams.items()):
         try:
             module.hparams[name] = plain(value)
         except TypeError:
             module.hparams.pop(name)
+
+
+def spec_of(factory) -> dict | None:
+    """How the command line would say a factory: a class, or a `functools.partial` of one with plain named arguments.
+
+    What the command line has said already stays; None for a lambda and the like.
+    """
+    if isinstance(factory, Mapping):
+        return dict(factory)
+    partial = isinstance(factory, functools.partial)
+    kind, arguments = (factory.func, factory.keywords) if partial else (factory, {})
+    if not isinstance(kind, type) or "." in kind.__qualname__ or (partial and factory.args):
+        return None
+    try:
+        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain(arguments)}
+    except TypeError:
+        return None
 
 
 def plain(value):
@@ -92,6 +111,7 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
         "decisions": int(module.decisions),
         "exports": next(name for name, part in module.named_modules() if part is module.export_policy()),
     }
+    checkpoint["network"] = getattr(module, "network_spec", None)
     checkpoint["surroundings"] = _surroundings(module)
     mine = {"minibatches": module.meter.minibatches if hasattr(module, "meter") else []}
     mine["kept"] = dict(getattr(module, "kept", {}))
@@ -192,6 +212,12 @@ def _check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> N
                 f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
                 "model.network or another part of the model differs, use the config.yaml beside it"
             )
+    for name, here in module.state_dict().items():
+        x = checkpoint["state_dict"][name]
+        if isinstance(x, torch.Tensor):
+            fits = x.layout == torch.strided and x.is_floating_point() == here.is_floating_point()
+            need(fits, f"{name} is {x.layout} {x.dtype}, needs {here.dtype}")
+            saved_tensor(x, name, x.dtype, tuple(here.shape))
 
 
 def _check_loops(saved, trainer: L.Trainer) -> None:
@@ -212,25 +238,6 @@ def _check_progress(progress: dict, where: str) -> None:
     for name, part in progress.items():
         if isinstance(part, dict):
             _check_progress(part, f"{where}.{name}")
-
-
-def check_optimizers(trainer: L.Trainer) -> None:
-    """Called once a checkpoint is restored: what the optimizers remember of each weight has its shape and is finite.
-
-    Raises:
-        ArtefactError: names what does not fit.
-    """
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for name, value in group.items():
-                wrong = isinstance(value, float) and not math.isfinite(value)
-                need(not wrong, f"optimizer_states: {name} is {value}")
-        for weight, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    fits = value.shape == weight.shape or value.numel() <= 1
-                    need(fits, f"optimizer_states: {name} is {list(value.shape)}, its weight {list(weight.shape)}")
-                    need(bool(torch.isfinite(value).all()), f"optimizer_states: {name} is not finite")
 
 
 def _surroundings(module: L.LightningModule) -> dict:

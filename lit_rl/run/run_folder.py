@@ -19,8 +19,9 @@ from pathlib import Path
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ConfigError, StorageError
 
 
@@ -225,3 +226,16 @@ class RunLogger(CSVLogger):
             os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = MetricsFile(log_dir=self.log_dir)
         return self._experiment
+
+
+def open_run(root: Path, folder: Path | None = None) -> RunLogger:
+    """The log of a new run in `root`, or of the one in `folder`, which is this process's until it gives it back.
+
+    Raises:
+        StorageError, ConfigError: as `claim_run_folder` and `lock_run_folder`.
+    """
+    if rank_zero_only.rank != 0:
+        return RunLogger(root / "version_of_rank_0")  # writes nothing; Lightning tells it the first rank's folder
+    folder = folder or claim_run_folder(root)
+    lock_run_folder(folder)
+    return RunLogger(folder)

@@ -176,6 +176,19 @@ def test_rules_that_go_wrong_in_mid_run_are_numerics(command, tmp_path):
     assert code == 4 and "no player comes to move" in line and line.startswith("error[4]: ")
 
 
+def test_a_network_beyond_all_memory(command):
+    code, _, err = command("fit", *SMALL, "--model.network.hidden", "[3000000, 3000000]")
+    line = err.splitlines()[-1]
+    assert code == 2 and line.startswith("error[2]: more memory than there is (") and "model.network" in line
+
+
+def test_exact_evaluation_of_rules_without_an_end(command):
+    """Where nothing but the tree is looked at."""
+    code, _, err = command("validate", *SMALL, "--data.game", "games.unending")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error[2]: data.game: unending: a game goes on after max_steps=1000 actions")
+
+
 def test_a_schedule_with_a_misspelt_target_stops_at_start(command, tmp_path):
     overlay = tmp_path / "o.yaml"
     overlay.write_text(

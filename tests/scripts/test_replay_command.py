@@ -126,7 +126,7 @@ def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_fold
     [
         "{class_path: os.system, init_args: {command: touch ran}}",
         {"class_path": "lit_rl.run.checkpoint_io.os.system", "init_args": {"command": "touch ran"}},
-        {"class_path": "lit_rl.run.checkpoint_io.replace_file", "init_args": {"path": "ran", "content": "x"}},
+        {"class_path": "lit_rl.run.checkpoint_files.replace_file", "init_args": {"path": "ran", "content": "x"}},
         "evil.yaml",
         ["lit_rl.networks.MLP"],
     ],
