@@ -28,6 +28,9 @@ BELIEVED = {
     "rewards may be shaped by a bonus and the team's share, whose weights may change in a run; outcomes are checked": [
         f"{GAMES}.rollout.rewards",
     ],
+    "drawn: which seats explored, told for each decision": [
+        f"{GAMES}.rollout.exploration",
+    ],
     "which decisions are the learner's, where others sit in seats that were drawn": [
         "RetrospectiveDataModule.ranks.#.rollout.learner", "LeagueDataModule.ranks.#.rollout.learner",
     ],
