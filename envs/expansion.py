@@ -72,6 +72,53 @@ def _one_game(game: Game, rng: np.random.Generator) -> float:
     return histories
 
 
+def count_histories(game: Game, most: int) -> int:
+    """How many histories the tree of `game` has, found depth first; `most` where there are as many or more."""
+    state = np.zeros(game.max_steps + 2, game.state_dtype)
+    game.init(state[0])
+    branches = np.zeros((game.max_steps + 2, max(game.num_actions, game.num_chance_outcomes)), np.bool_)
+    return _compile_count(game)(state, branches, np.zeros(max(game.num_chance_outcomes, 1)), most)
+
+
+@cache
+def _compile_count(game: Game):
+    current_player, legal_actions = game.current_player, game.legal_actions
+    chance_probs, apply_action = game.chance_probs, game.apply_action
+    num_actions, num_outcomes = game.num_actions, game.num_chance_outcomes
+
+    @njit(nogil=True)
+    def count(state, branches, probs, most):
+        d, found, next_ = 0, 0, np.zeros(len(state), np.int64)
+        entered = False
+        while d >= 0 and found < most:
+            if not entered:
+                found += 1
+                next_[d] = 0
+                branches[d] = False
+                player = current_player(state[d])
+                if player == CHANCE:
+                    probs[:] = 0.0
+                    chance_probs(state[d], probs)
+                    for a in range(num_outcomes):
+                        branches[d, a] = probs[a] > 0.0
+                elif player != TERMINAL:
+                    legal_actions(state[d], branches[d, :num_actions])
+            a = next_[d]
+            while a < branches.shape[1] and not branches[d, a]:
+                a += 1
+            next_[d] = a + 1
+            entered = a == branches.shape[1]
+            if entered:
+                d -= 1
+            else:
+                state[d + 1] = state[d]
+                apply_action(state[d + 1], a)
+                d += 1
+        return found
+
+    return count
+
+
 def refuse_if_far_too_large(game: Game, max_nodes: int) -> None:
     """Raise GameTooLargeError where random games show a tree of `SURELY` times too many histories.
 
