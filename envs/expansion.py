@@ -20,7 +20,7 @@ import numpy as np
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 
-SURELY = 100  # see `refuse_if_far_too_large`
+SURELY = 100  # see `refuse_if_too_large`
 ENOUGH = 1e300  # near the end of float64: no game's X is followed beyond
 
 
@@ -119,10 +119,11 @@ def _compile_count(game: Game):
     return count
 
 
-def refuse_if_far_too_large(game: Game, max_nodes: int) -> None:
-    """Raise GameTooLargeError where random games show a tree of `SURELY` times too many histories.
+def refuse_if_too_large(game: Game, max_nodes: int) -> None:
+    """Raise GameTooLargeError where there are more than `max_nodes` histories.
 
-    A tree that is not too large is refused with probability below 1 / SURELY, over the seed of the games.
+    Random games that show `SURELY` times too many are enough: a tree that is not too large is refused so with
+    probability below 1 / SURELY, over the seed of the games. Else the histories are counted.
     """
     games = 20
     estimate = estimate_histories(game, games)
@@ -131,6 +132,10 @@ def refuse_if_far_too_large(game: Game, max_nodes: int) -> None:
         raise GameTooLargeError(
             f"{game.name}: {about} histories, estimated from {games} random games, and max_nodes={max_nodes}; too "
             "large for exact evaluation"
+        )
+    if count_histories(game, max_nodes + 1) > max_nodes:
+        raise GameTooLargeError(
+            f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
         )
 
 
@@ -149,33 +154,20 @@ def first_paths(levels: list[Level], row_of_node: list[np.ndarray], num_rows: in
     return paths
 
 
-def expand(game: Game, max_nodes: int) -> list[Level]:
-    """Every history of `game`, shortest first.
-
-    Raises:
-        GameTooLargeError: they are more than `max_nodes`.
-    """
-
-    def check_size(num_nodes: int) -> None:
-        if num_nodes > max_nodes:
-            raise GameTooLargeError(
-                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
-            )
-
+def expand(game: Game) -> list[Level]:
+    """Every history of `game`, shortest first."""
     describe, descend = compile_expansion(game)
     states = game.new_state()
     returns = np.zeros((1, game.num_players))
     parent, action, edge_prob = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1)
-    levels, num_nodes = [], 0
+    levels = []
     while len(states):
-        num_nodes += len(states)
         player = np.empty(len(states), np.int8)
         obs = np.zeros((len(states), *game.obs_shape), game.obs_dtype)
         legal = np.zeros((len(states), game.num_actions), np.bool_)
         probs = np.zeros((len(states), game.num_chance_outcomes))
         describe(states, player, obs, legal, probs)
         levels.append(Level(player, obs, legal, returns, parent, action, edge_prob))
-        check_size(num_nodes + np.count_nonzero(legal) + np.count_nonzero(probs))
         by_player = np.nonzero(legal)
         by_chance = np.nonzero(probs)
         parent = np.concatenate([by_player[0], by_chance[0]])

@@ -259,7 +259,7 @@ class _Tree:
         self.link = np.zeros(n, np.int32)  # number of the position where a player moves, or of the matrix
         self.parent, self.action = np.zeros(n, np.int32), np.zeros(n, np.int16)
         self.chance, self.actor = np.zeros(n, np.int32), np.zeros(n, np.int8)  # where a player moves
-        self.first_action, self.actions = np.zeros(n + 1, np.int64), np.zeros(n, np.int16)
+        self.first_action, self.actions = np.zeros(n, np.int64), np.zeros(n, np.int16)
 
     @property
     def nbytes(self) -> int:

@@ -16,8 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from envs.exact.evaluation import Evaluation, FlatPolicy, Policy, answers
-from envs.expansion import GameTooLargeError as GameTooLargeError  # whoever builds a tree looks for it here
-from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_far_too_large
+from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_too_large
 from envs.game import TERMINAL, Game
 from envs.jit import njit
 
@@ -46,8 +45,8 @@ class GameTree:
 
     def __init__(self, game: Game, max_nodes: int = 2_000_000):
         self.game = game
-        refuse_if_far_too_large(game, max_nodes)
-        levels = expand(game, max_nodes)
+        refuse_if_too_large(game, max_nodes)
+        levels = expand(game)
         self.num_nodes = sum(len(level.player) for level in levels)
         row_of_node = self._collect_rows(levels)
         self._collect_sequences(levels, row_of_node)
