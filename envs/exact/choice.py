@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable
 
 from envs.exact.evaluation import ExactEvaluator
+from envs.exact.phantom import PhantomEvaluator
 from envs.exact.public import PublicEvaluator
 from envs.exact.stream import StreamEvaluator
 from envs.exact.tree import GameTree
 from envs.expansion import ENOUGH, GameTooLargeError, count_histories, estimate_histories
 from envs.game import Game
-from envs.structure import DealtThenPublic
+from envs.structure import DealtThenPublic, PhantomBoard
 
 TREE = 200_000  # histories: so many are kept as a tree
 GAMES = 2_000  # random games that the number of histories is estimated from
@@ -17,7 +18,11 @@ WALK = 3.0  # a walk that evaluates takes about so many times as long as one tha
 
 
 def exact_evaluator(
-    game: Game, max_seconds: float = 60.0, max_bytes: int = 4 << 30, say: Callable[[str], None] = print
+    game: Game,
+    max_seconds: float = 60.0,
+    max_bytes: int = 4 << 30,
+    threads: int = 1,
+    say: Callable[[str], None] = print,
 ) -> ExactEvaluator:
     """The fastest way to evaluate policies of `game` exactly.
 
@@ -25,8 +30,9 @@ def exact_evaluator(
     time, infosets alone being kept. Both limits count without what the policy itself takes.
 
     Args:
-        max_seconds: of preparation, and of one evaluation, on one core.
+        max_seconds: of preparation, and of one evaluation.
         max_bytes: memory.
+        threads: that evaluate, where there is more than one to gain from: on phantom boards.
         say: is told the forecast, one line before the work is begun and one after preparation.
 
     Raises:
@@ -37,6 +43,9 @@ def exact_evaluator(
     if isinstance(game.structure, DealtThenPublic):
         evaluator = PublicEvaluator(game, max_seconds, max_bytes)
         way = f"{evaluator.num_nodes} public positions and hands"
+    elif isinstance(game.structure, PhantomBoard):
+        evaluator = PhantomEvaluator(game, max_seconds, max_bytes, threads)
+        way = f"operators on private records, about {evaluator.seconds:.1g} s for each evaluation"
     else:
         histories, seconds = forecast(game, max_seconds)
         if histories <= TREE:

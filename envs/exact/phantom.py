@@ -29,7 +29,7 @@ from envs.structure import PhantomBoard
 
 BITS = 5  # of the code of one cell; keys have n of them, cell 0 first
 CODE = np.uint64(2**BITS - 1)
-ADD = 2e-9  # seconds for one of the operators' additions, about
+ADD = 1e-9  # seconds for one of the operators' additions, about
 
 
 class PhantomEvaluator:
@@ -42,7 +42,7 @@ class PhantomEvaluator:
         threads: that evaluate.
 
     Attributes:
-        num_additions: of one evaluation, at most.
+        num_additions: of one evaluation, at most; seconds: the forecast.
 
     Raises:
         ValueError: the game does not have that structure.
@@ -86,10 +86,10 @@ class PhantomEvaluator:
             each += won.nbytes + lost.nbytes
         self.nbytes = each + 8 * 4 * flat
         self._check_size(self.nbytes)
-        seconds = self.num_additions * ADD / self.threads
-        if seconds > self._max_seconds:
+        self.seconds = self.num_additions * ADD / self.threads
+        if self.seconds > self._max_seconds:
             raise GameTooLargeError(
-                f"{self.game.name}: about {seconds:.0f} s for each evaluation, while max_seconds="
+                f"{self.game.name}: about {self.seconds:.0f} s for each evaluation, while max_seconds="
                 f"{self._max_seconds:g}; too large for exact evaluation"
             )
         for _, won, lost in self._wins:
@@ -130,7 +130,10 @@ class PhantomEvaluator:
     def won_histories(self) -> int:
         """How many histories end with a win, counted by the operators."""
         return round(
-            sum(won.apply(lost, np.ones(len(lost.key)), self.threads)[won.number].sum() for _, won, lost in self._wins)
+            sum(
+                won.apply(lost, np.bincount(lost.number).astype(np.float64), self.threads)[won.number].sum()
+                for _, won, lost in self._wins
+            )
         )
 
     def _respond(self, policy: Policy) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -193,7 +196,7 @@ class _Records:
     def ends(self, time: int, won: bool) -> "_Ends":
         """The sequences whose last attempt completes own time `time`: with a win, or with the game going on."""
         if time == 0:
-            return _Ends(self, np.zeros(1, np.uint64), np.array([self.num_sequences]))
+            return _Ends(self, time, np.zeros(1, np.uint64), np.array([self.num_sequences]))
         arguments = (
             self.player, self.abrupt, self.num_cells, self.num_times, self.wins, self.quiet, self.key, self.own,
             self.seen, self.times, self.need, self.first, time, won,
@@ -201,27 +204,31 @@ class _Records:
         count = _ends(*arguments, np.zeros(0, np.uint64), np.zeros(0, np.int64))
         key, sequence = np.empty(count, np.uint64), np.empty(count, np.int64)
         _ends(*arguments, key, sequence)
-        return _Ends(self, key, sequence)
+        return _Ends(self, time, key, sequence)
 
 
 class _Ends:
-    """Distinct records of some sequences; as output a trie by cells, as input sums over suffixes of cells.
+    """Distinct records of some sequences, all complete until one own time; as output a trie by cells, as input sums
+    over suffixes of cells.
 
     Attributes:
         key: [E] sorted; sequence: [Q] of the player, of which `number` [Q] is the record.
     """
 
-    def __init__(self, records: _Records, key: np.ndarray, sequence: np.ndarray):
-        self.records, self.sequence = records, sequence
+    def __init__(self, records: _Records, time: int, key: np.ndarray, sequence: np.ndarray):
+        self.records, self.time, self.sequence = records, time, sequence
         self.key, number = np.unique(key, return_inverse=True)
         self.number = number.astype(np.int32)
         n = records.num_cells
         self._shift = [np.uint64(BITS * (n - 1 - c)) for c in range(n)]
-        prefixes = [np.unique(self.key >> shift) for shift in self._shift]
-        suffixes = [np.unique(self.key & ((np.uint64(1) << shift) - np.uint64(1))) for shift in self._shift]
-        self._prefixes = prefixes
-        self._num_prefixes = [1, *(len(p) for p in prefixes)]
-        self._num_suffixes = [len(self.key), *(len(s) for s in suffixes)]
+        self._prefixes, self._suffixes, suffix = [], [], self.key
+        for shift in self._shift:
+            prefix = self.key >> shift
+            self._prefixes.append(prefix[np.append(True, prefix[1:] != prefix[:-1])] if len(prefix) else prefix)
+            suffix, inverse = np.unique(suffix & ((np.uint64(1) << shift) - np.uint64(1)), return_inverse=True)
+            self._suffixes.append((suffix, inverse.astype(np.int32)))
+        self._num_prefixes = [1, *(len(p) for p in self._prefixes)]
+        self._num_suffixes = [len(self.key), *(len(s) for s, _ in self._suffixes)]
         self._opened = False
 
     @property
@@ -238,7 +245,7 @@ class _Ends:
             self._opened = True
             self._lay_trie()
             self._lay_runs()
-            del self._prefixes
+            del self._prefixes, self._suffixes
 
     def _lay_trie(self) -> None:
         """Each level's nodes: code of the last cell, and the first child on the next level."""
@@ -254,39 +261,41 @@ class _Ends:
     def _lay_runs(self) -> None:
         """For each level and code: which stretches of its suffixes (source) are added to where (target) on the next.
 
-        Suffixes are ordered by the set of own times in them, so that what is added lies together.
+        Suffixes are ordered by the set of own times in them, so that what is added lies together; runs of one set are
+        a group, which is left out where the set does not occur.
         """
-        records, runs, self._run_at, start = self.records, [], [], 0
-        suffix, place = self.key, np.arange(len(self.key))
-        for level, shift in enumerate(self._shift):
-            code = (suffix >> shift) & CODE
-            rest, inverse = np.unique(suffix & ((np.uint64(1) << shift) - np.uint64(1)), return_inverse=True)
-            times = self._times(rest, level + 1)
-            order = np.lexsort((rest, times))
-            rest_place = np.empty(len(rest), np.int64)
-            rest_place[order] = np.arange(len(rest))
-            source, target = place, rest_place[inverse]
-            order = np.lexsort((source, code))
-            source, target, code = source[order], target[order], code[order].astype(np.int64)
-            apart = np.ones(len(source), np.bool_)
-            apart[1:] = (np.diff(source) != 1) | (np.diff(target) != 1) | (np.diff(code) != 0)
-            at = np.flatnonzero(apart)
+        num_times, abrupt = self.records.num_times, self.records.abrupt
+        bit = np.zeros(
+            2 * num_times + 1, np.int32
+        )  # of the own time of each code; failures of a classic game have none
+        bit[1 : num_times + 1] = 1 << np.arange(num_times)
+        bit[num_times + 1 :] = bit[1 : num_times + 1] * abrupt
+        codes = np.arange(2 * num_times + 2)
+        runs, groups, self._group_at, num_runs, num_groups = [], [], [], 0, 0
+        suffix, place = self.key, np.arange(len(self.key), dtype=np.int32)
+        times = np.full(len(suffix), (1 << self.time) - 1, np.int32)
+        for shift, (rest, inverse) in zip(self._shift, self._suffixes):
+            code = (suffix >> shift).astype(np.int64)
+            rest_times = np.empty(len(rest), np.int32)
+            rest_times[inverse] = times & ~bit[code]
+            rest_place = np.empty(len(rest), np.int32)
+            rest_place[np.argsort(rest_times, kind="stable")] = np.arange(len(rest))
+            order = np.argsort(code * len(place) + place)
+            source, target, code = place[order], rest_place[inverse[order]], code[order]
+            before, after = times[order], rest_times[inverse[order]]
+            new_group = (np.diff(code) != 0) | (np.diff(before) != 0)
+            at = np.flatnonzero(np.append(True, new_group | (np.diff(source) != 1) | (np.diff(target) != 1)))
             length = np.diff(np.append(at, len(source)))
             runs.append(np.stack([source[at], target[at], length], axis=1).astype(np.int32))
-            self._run_at.append(start + np.searchsorted(code[at], np.arange(2 * records.num_times + 2)))
-            start += len(at)
-            suffix, place = rest, rest_place
-        self._runs, self._run_at = np.concatenate(runs), np.stack(self._run_at)
-
-    def _times(self, suffix: np.ndarray, level: int) -> np.ndarray:
-        """The set of own times in suffixes that begin with cell `level`, one bit each."""
-        num_times, found = self.records.num_times, np.zeros(len(suffix), np.uint32)
-        for shift in self._shift[level:]:
-            code = ((suffix >> shift) & CODE).astype(np.int64)
-            failed = code - num_times if self.records.abrupt else np.zeros_like(code)
-            at = np.where(code > num_times, failed, code)
-            found |= np.where(at > 0, 1 << at, 0).astype(np.uint32)
-        return found
+            begins = np.append(0, np.flatnonzero(new_group) + 1)
+            first = num_runs + np.searchsorted(at, begins)
+            num_runs += len(at)
+            groups.append(np.stack([first, np.append(first[1:], num_runs), before[begins], after[begins]], axis=1))
+            self._group_at.append(num_groups + np.searchsorted(code[begins], codes))
+            num_groups += len(begins)
+            suffix, place, times = rest, rest_place, rest_times
+        self._runs, self._groups = np.concatenate(runs), np.concatenate(groups).astype(np.int32)
+        self._group_at = np.stack(self._group_at)
 
     def collect(self, reach: np.ndarray) -> np.ndarray:
         """[E] reach [F + 1] of the sequences of each record, added up."""
@@ -302,8 +311,8 @@ class _Ends:
 
         def part(which: int) -> None:
             _apply(
-                inputs._runs, inputs._run_at, sizes, self._code, self._code_at, self._child, self._child_at, steps,
-                weight, out, which, threads,
+                inputs._runs, inputs._groups, inputs._group_at, sizes, self._code, self._code_at, self._child,
+                self._child_at, steps, weight, out, which, threads,
             )  # fmt: skip
 
         if threads == 1:
@@ -536,17 +545,19 @@ def _scatter(found, number, sequence, sign, values):
 
 
 @njit(nogil=True, error_model="numpy")
-def _apply(runs, run_at, sizes, code, code_at, child, child_at, steps, weight, out, part, parts):
+def _apply(runs, groups, group_at, sizes, code, code_at, child, child_at, steps, weight, out, part, parts):
     """Depth first over the output trie; the sums over input suffixes of every level are kept while below it.
 
     Of the nodes of the second level only every `parts`-th is done, beginning with `part`.
     """
-    n, num_codes = len(sizes) - 1, run_at.shape[1] - 1
+    n, num_codes = len(sizes) - 1, group_at.shape[1] - 1
     start = np.zeros(n + 2, np.int64)  # of each level's sums
     for m in range(n + 1):
         start[m + 1] = start[m] + sizes[m]
     sums = np.zeros(start[n + 1])
     sums[: sizes[0]] = weight
+    occurs = np.zeros((n + 1, groups[:, 2:].max() + 1), np.bool_)  # sets of own times in suffixes
+    occurs[0] = True
     node = np.full((n, num_codes), -1, np.int64)  # child of this level's node with each code
     step, waiting, num_waiting = np.zeros(n, np.int64), np.zeros((n, num_codes + 1), np.int64), np.zeros(n, np.int64)
     anew = np.zeros(n, np.bool_)
@@ -576,13 +587,18 @@ def _apply(runs, run_at, sizes, code, code_at, child, child_at, steps, weight, o
         source, target = start[m], start[m + 1]
         if anew[m]:
             sums[target : target + sizes[m + 1]] = 0.0
+            occurs[m + 1] = False
             anew[m] = False
         for k in range(num_waiting[m]):
             c = waiting[m, k]
-            for r in range(run_at[m, c], run_at[m, c + 1]):
-                a, b = np.uint64(source + runs[r, 0]), np.uint64(target + runs[r, 1])
-                for i in range(np.uint64(runs[r, 2])):
-                    sums[b + i] += sums[a + i]
+            for g in range(group_at[m, c], group_at[m, c + 1]):
+                if not occurs[m, groups[g, 2]]:
+                    continue
+                occurs[m + 1, groups[g, 3]] = True
+                for r in range(groups[g, 0], groups[g, 1]):
+                    a, b = np.uint64(source + runs[r, 0]), np.uint64(target + runs[r, 1])
+                    for i in range(np.uint64(runs[r, 2])):
+                        sums[b + i] += sums[a + i]
         num_waiting[m] = 0
         if m == n - 1:
             out[here] = sums[target]
