@@ -3,7 +3,8 @@
 Rules and action ids are OpenSpiel's `phantom_ttt` and `dark_hex` with obstype=reveal-nothing. Two players put a stone
 on a cell in turn and see their own stones only. An attempt on a cell that the other has taken fails and shows that
 stone; in the classic game the player tries again, in the abrupt one the turn is lost. Who first has a winning set of
-stones wins 1; a full board without one is a draw.
+stones wins 1; a full board without one is a draw. OpenSpiel's infostate of dark hex also tells how many attempts both
+have made together; here, as in arXiv 2502.08938, nobody knows.
 
 obs uint8: 0-1 the player; for each cell whether it is unknown, own, or known to be the other's; own attempts in order
 (one bit per cell each).

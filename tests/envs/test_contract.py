@@ -7,7 +7,7 @@ import pytest
 from numba import njit
 
 from envs.contract import ContractError, check_game, main
-from envs.game import Part
+from envs.game import Part, load_game
 
 
 def test_contract(any_game):
@@ -17,6 +17,19 @@ def test_contract(any_game):
         ("parts", "obs_parts"),
     ):  # fmt: skip
         assert any(line.startswith(promise + ":") for line in kept) == bool(getattr(any_game, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "liars_dice_1x4", "liars_dice_1x5", "liars_dice_1x6", "liars_dice_2x3", "liars_dice_2x5", "goofspiel_4",
+        "goofspiel_5", "goofspiel_6", "phantom_tic_tac_toe", "phantom_tic_tac_toe_abrupt", "dark_hex_3x3",
+        "dark_hex_3x3_abrupt", "leduc_poker_5x2", "leduc_poker_13x4",
+    ],
+)  # fmt: skip
+def test_contract_of_families(name):
+    assert load_game(f"envs.{name}").name == name
+    check_game(load_game(f"envs.{name}"), num_games=50)
 
 
 def test_contract_from_the_shell(capsys):
