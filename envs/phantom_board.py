@@ -21,12 +21,15 @@ def phantom_board(name: str, num_columns: int, wins: np.ndarray, abrupt: bool) -
     """The game of a board; `wins` [2, 2 ** cells] bool tells which sets of stones win for each player.
 
     Raises:
-        ValueError: wins of another shape, or more than 9 cells.
+        ValueError: wins of another shape, or more than 9 cells; or one stone wins, or a stone more undoes a win.
     """
     wins = np.asarray(wins, np.bool_)
     n = wins.shape[1].bit_length() - 1
     if wins.shape != (2, 1 << n) or not 1 <= n <= 9:
         raise ValueError(f"wins of {name}: needs shape [2, 2 ** cells] with at most 9 cells, got {wins.shape}")
+    sets = np.arange(1 << n)
+    if wins[:, 1 << np.arange(n)].any() or any((wins & ~wins[:, sets | 1 << c]).any() for c in range(n)):
+        raise ValueError(f"wins of {name}: one stone must not win, and a stone more must not undo a win")
     view_at, attempts_at, none, full = 2, 2 + 3 * n, -1, (1 << n) - 1
     state_dtype = np.dtype(
         [

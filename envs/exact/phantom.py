@@ -29,7 +29,7 @@ from envs.structure import PhantomBoard
 
 BITS = 5  # of the code of one cell; keys have n of them, cell 0 first
 CODE = np.uint64(2**BITS - 1)
-ADD = 1e-9  # seconds for one of the operators' additions, about
+ADD = 6e-10  # seconds for one of the operators' additions, about; those left out count
 
 
 class PhantomEvaluator:
@@ -73,19 +73,14 @@ class PhantomEvaluator:
     def _prepare(self) -> None:
         """The operators: player p wins at its own time t, the other's records then are complete until t - 1 or t."""
         first, second = self._records
-        self._wins, self.num_additions = [], 0
+        self._wins = []
         for t in range(1, first.num_times + 1):
             for winner, loser, until in ((first, second, t - 1), (second, first, t)):
                 won, lost = winner.ends(t, True), loser.ends(until, False)
                 if len(won.key) and len(lost.key):
                     self._wins.append((winner.player, won, lost))
-        each = sum(records.nbytes for records in self._records)
-        flat = sum(records.num_sequences for records in self._records)
-        for _, won, lost in self._wins:
-            self.num_additions += won.additions(lost) + lost.additions(won)
-            each += won.nbytes + lost.nbytes
-        self.nbytes = each + 8 * 4 * flat
-        self._check_size(self.nbytes)
+                    self._check_size(self.nbytes)
+        self.num_additions = sum(won.additions(lost) + lost.additions(won) for _, won, lost in self._wins)
         self.seconds = self.num_additions * ADD / self.threads
         if self.seconds > self._max_seconds:
             raise GameTooLargeError(
@@ -96,6 +91,13 @@ class PhantomEvaluator:
             won.open()
             lost.open()
             self._check_size(self.nbytes)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of one evaluation and of what is kept."""
+        kept = sum(_size_of(records) for records in self._records)
+        kept += sum(_size_of(won) + _size_of(lost) for _, won, lost in self._wins)
+        return kept + 3 * 8 * sum(records.num_sequences for records in self._records)
 
     # What every evaluator answers
 
@@ -155,6 +157,14 @@ class PhantomEvaluator:
         return returns, best, actions
 
 
+def _size_of(thing) -> int:
+    found = 0
+    for value in vars(thing).values():
+        for part in value if isinstance(value, list) else [value]:
+            found += sum(a.nbytes for a in (part if isinstance(part, tuple) else [part]) if isinstance(a, np.ndarray))
+    return found
+
+
 def _add(found: np.ndarray, ends: "_Ends", sign: float, values: np.ndarray) -> None:
     _scatter(found, ends.number, ends.sequence, sign, values)
 
@@ -183,10 +193,6 @@ class _Records:
         self.num_sequences = int(self.first[-1])
         self.parent = _parents(self.above, self.action, self.known, self.first)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
-
     def describe(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         n, count = self.num_cells, stop - start
         obs, legal = np.zeros((count, 2 + 3 * n + n * n), np.uint8), np.zeros((count, n), np.bool_)
@@ -195,8 +201,6 @@ class _Records:
 
     def ends(self, time: int, won: bool) -> "_Ends":
         """The sequences whose last attempt completes own time `time`: with a win, or with the game going on."""
-        if time == 0:
-            return _Ends(self, time, np.zeros(1, np.uint64), np.array([self.num_sequences]))
         arguments = (
             self.player, self.abrupt, self.num_cells, self.num_times, self.wins, self.quiet, self.key, self.own,
             self.seen, self.times, self.need, self.first, time, won,
@@ -230,10 +234,6 @@ class _Ends:
         self._num_prefixes = [1, *(len(p) for p in self._prefixes)]
         self._num_suffixes = [len(self.key), *(len(s) for s, _ in self._suffixes)]
         self._opened = False
-
-    @property
-    def nbytes(self) -> int:
-        return 12 * len(self.sequence) + 12 * sum(self._num_prefixes) + 20 * sum(self._num_suffixes)
 
     def additions(self, inputs: "_Ends") -> int:
         """At most so many additions take the sums over `inputs`."""

@@ -199,6 +199,8 @@ def test_dark_hex_by_hand():
     assert all(wins[0, cells] != wins[1, 511 ^ cells] for cells in full)
     with pytest.raises(ValueError, match="wins of g"):
         phantom_board("g", 3, wins[:, :100], abrupt=False)
+    with pytest.raises(ValueError, match="one stone must not win"):
+        phantom_board("g", 3, hex_wins(1, 3), abrupt=False)
 
 
 def test_leduc_has_more_cards():
