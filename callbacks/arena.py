@@ -11,9 +11,9 @@ from jsonargparse.typing import PositiveInt
 from datamodules.league_play import LeagueDataModule
 from envs.rng import derive_key
 from lit_rl.league.league import Result
-from lit_rl.league.match import Match, play_match
+from lit_rl.league.match import Match, match_players
 from lit_rl.league.matchmaking import ROLES
-from lit_rl.league.matrix import Cell, cell_of, draw_matrix, win_rate_matrix
+from lit_rl.league.matrix import Cell, cell_of, draw_matrix, result_matrix
 from lit_rl.league.players import NetworkPlayer, Player
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.run_folder import write_json
@@ -24,9 +24,9 @@ ARENA_STREAM = 8
 class Arena(L.Callback):
     """Every so many iterations let the exported policy play the members in play, every seat equally often.
 
-    Logs eval/win_rate/<member> and eval/return/<member> (reward units per game), and lets the matchmaker know. Writes
-    <run>/arena.json, with Wilson's 95 % intervals, and arena.png: a matrix of win rates, the members among themselves
-    included (each of those pairs is played once). Draws no random number of the run's.
+    Logs eval/return/<member> (reward units per game) and eval/win_rate/<member> (draws count half), and lets the
+    matchmaker know. Writes <run>/arena.json, with 95 % intervals of both, and arena.png: a matrix of mean returns, the
+    members among themselves included (each of those pairs is played once). Draws no random number of the run's.
 
     Args:
         every: iterations between two evaluations.
@@ -34,6 +34,8 @@ class Arena(L.Callback):
         against: names or roles of the members to play; empty for all in play.
         matrix: also play the members against each other.
     """
+
+    logs_evaluations = True  # beside those of the datamodule
 
     def __init__(
         self, every: PositiveInt = 500, games: PositiveInt = 2000, against: Sequence[str] = (), matrix: bool = True
@@ -56,14 +58,14 @@ class Arena(L.Callback):
         played = self._play(pl_module, data, iteration) if trainer.is_global_zero else None
         cells, results = trainer.strategy.broadcast(played)
         data.opposition.remember(results)
-        for name, cell in cells.items():
+        for name, (cell, _) in cells.items():
             self.log(f"eval/win_rate/{name}", cell["win_rate"], rank_zero_only=True)
             self.log(f"eval/return/{name}", cell["mean_return"], rank_zero_only=True)
 
     def _play(
         self, pl_module: L.LightningModule, data: LeagueDataModule, iteration: int
-    ) -> tuple[dict[str, Cell], list[Result]]:
-        """On the first rank: how the learner fared against each member."""
+    ) -> tuple[dict[str, tuple[Cell, Cell]], list[Result]]:
+        """On the first rank: how the learner fared against each member, and the member against it."""
         opposition = data.opposition
         known = {m.name: m for m in opposition.league.members()}
         for wanted in self.against:
@@ -111,10 +113,10 @@ class Arena(L.Callback):
     def _match(self, data: LeagueDataModule, iteration: int, a: str, first: Player, b: str, second: Player) -> Match:
         pair = int.from_bytes(hashlib.sha256(f"{a}\n{b}".encode()).digest()[:8])
         seed = derive_key(data.seed, ARENA_STREAM, iteration, pair)
-        return play_match(data.make_env, first, second, self.games, seed)
+        return match_players(data.make_env, first, second, self.games, seed)
 
-    def _write(self, data: LeagueDataModule, iteration: int, own: dict[str, Cell]) -> None:
+    def _write(self, data: LeagueDataModule, iteration: int, own: dict[str, tuple[Cell, Cell]]) -> None:
         payoffs = data.opposition.league.payoffs("arena matrix")
-        names, matrix = win_rate_matrix(data.opposition.run, own, payoffs)
+        names, matrix = result_matrix(data.opposition.run, own, payoffs)
         write_json(self._log_dir / "arena.json", {"iteration": iteration, "members": names, "matrix": matrix})
         draw_matrix(names, matrix, f"{data.game.name}, iteration {iteration}", self._log_dir / "arena.png")

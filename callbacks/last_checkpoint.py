@@ -11,10 +11,12 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, remove_stages
+from lit_rl.run.checkpoint_files import remove_stages
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import StorageError, exit_code
-from lit_rl.run.resume import check_optimizers
+from lit_rl.run.resume import well_formed
 from lit_rl.run.run_folder import RunLogger, read_status, write_json
+from lit_rl.run.saved_optimizers import check_training_state
 from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
 
@@ -46,9 +48,9 @@ class LastCheckpoint(Checkpoint):
     """Save <run>/checkpoints/last.ckpt where a run can go on from bit by bit, and say in status.json how it stands.
 
     At the border of an iteration, the first included, and after a signal also between two of its minibatches. SIGTERM,
-    SIGINT and SIGHUP stop the run there, with exit code 128 + their number; a second signal, or four seconds without
-    reaching that point, ends it with the checkpoint it has. The one before stays as last.previous.ckpt. Rows of
-    metrics.csv that were logged after the checkpoint a run goes on from are dropped, since they will be logged again.
+    SIGINT, SIGHUP and SIGUSR1 stop the run there, with exit code 128 + their number; a second signal, or four seconds
+    without reaching that point, ends it with the checkpoint it has. The one before stays as last.previous.ckpt. Rows of
+    metrics.csv that were logged after the checkpoint a run goes on from are dropped, since they are logged again.
 
     A run that trainer.max_steps or max_time ends within an iteration leaves the rest of that iteration out: if it goes
     on later, it begins a new one.
@@ -99,7 +101,11 @@ class LastCheckpoint(Checkpoint):
         checkpoint["quiescent"] = self._steps is not None  # this callback's own saves, of which there are no better
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
-        """Let ModelCheckpoint know its files again where the run folder was moved."""
+        """Look at what Lightning will load without looking, and let ModelCheckpoint know its files again where the run
+        folder was moved."""
+        if trainer.state.fn == "fit":
+            with well_formed("the optimizers' state"):
+                check_training_state(checkpoint, pl_module)
         states = saved_dict(checkpoint.get("callbacks"), "callbacks")
         need(trainer.state.fn != "fit" or self.state_key in states, f"callbacks has no {self.state_key}")
         for callback in trainer.checkpoint_callbacks:
@@ -114,7 +120,6 @@ class LastCheckpoint(Checkpoint):
                 state["best_k_models"] = {k.replace(old, new, 1): v for k, v in state["best_k_models"].items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        check_optimizers(trainer)
         if self._log is not None:
             self._log.experiment.keep(self._rows)
         self._at_start = True
@@ -183,7 +188,7 @@ class LastCheckpoint(Checkpoint):
             if not stopped:
                 path = self._folder / "crash" / f"traceback-rank{trainer.global_rank}.txt"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text("".join(traceback.format_exception(exception)))
+                path.write_text("".join(traceback.format_exception(exception)), errors="backslashreplace")
             state = "stopped" if stopped else "failed"
             self._write_status(trainer, pl_module, state, exit_code=code, error=str(exception))
         except OSError:

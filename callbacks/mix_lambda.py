@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_rl.armac.mix_scheduler import MixStatistics
 from lit_rl.meter import is_log_iteration
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ConfigError
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list, saved_text
 

@@ -9,12 +9,13 @@ import lightning as L
 import torch
 
 from lit_rl.evaluation import Evaluation, Exact
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
 from lit_rl.run.saved_values import saved_dict, saved_float, saved_list
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
+UNTRAINED = "no --ckpt_path: what follows is of an untrained network, with the weights it begins with"
 COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
 
 
@@ -47,7 +48,8 @@ class RunSummary(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._began = time.perf_counter()
-        self._log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
+        self._log_dir = log_dir if trainer.loggers else None  # without a logger it is where run folders would lie
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         jobs = trainer.datamodule.evaluation
@@ -76,10 +78,15 @@ class RunSummary(L.Callback):
         for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
             writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
+        if _is_untrained(trainer, pl_module):
+            print(UNTRAINED)
         print(f"policy of {tree.num_rows} infostates: {path}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self._log_dir is None or not trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        measured = self._measure(trainer, pl_module)
+        if self._log_dir is None:
             return
         folder = Path(self._log_dir)
         last = folder / "checkpoints" / "last.ckpt"
@@ -100,14 +107,21 @@ class RunSummary(L.Callback):
             if score is not None and getattr(callback, "monitor", None):
                 summary["best_checkpoint"] = callback.best_model_path
                 summary["best_" + callback.monitor.removeprefix("eval/").replace("/", "_")] = float(score)
-        write_json(folder / "summary.json", summary | self._measure(trainer, pl_module))
+        write_json(folder / "summary.json", summary | measured)
         if jobs and self.plot:
             title = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}, exported policy"
             plot_learning_curve(self._curve, jobs[0], title, folder / "learning_curve.png")
         print(f"run folder: {folder}")
         print(f"  {', '.join(sorted(p.name for p in folder.iterdir()))}")
-        if last.exists():
+        if last.exists() and (folder / "config.yaml").exists():
             print(f"evaluate:   litrl validate --config {folder / 'config.yaml'} --ckpt_path {last}")
+        elif last.exists():
+            print(f'load:       lit_rl.load_policy("{last}")')
+
+    def _end_curve(self, decisions: float, value: float) -> None:
+        """The last point of a run that trainer.max_steps, max_time or EarlyStopping has ended."""
+        if not self._curve or self._curve[-1][0] != decisions:
+            self._curve.append([decisions, value])
 
     def _seconds(self) -> float:
         return self._seconds_before + (time.perf_counter() - self._began if self._began else 0.0)
@@ -117,12 +131,20 @@ class RunSummary(L.Callback):
         jobs, summary = trainer.datamodule.evaluation, {}
         if jobs:
             name, decisions = trainer.datamodule.game.name, int(pl_module.decisions)
+            if _is_untrained(trainer, pl_module):
+                print(UNTRAINED)
             print(f"\n{name}, exported policy after {decisions:,} decisions (reward units per game):")
-        for job in jobs:
+        for i, job in enumerate(jobs):
             metrics = job(pl_module.export_policy())
+            if i == 0 and trainer.state.fn == "fit" and job.headline in metrics:
+                self._end_curve(float(decisions), metrics[job.headline])
             summary |= job.summary(metrics)
             print("\n".join(f"  {line}" for line in job.lines(metrics)))
         return summary
+
+
+def _is_untrained(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+    return trainer.state.fn != "fit" and trainer.ckpt_path is None and int(pl_module.decisions) == 0
 
 
 def thin(curve: list[list[float]], most: int) -> None:

@@ -27,8 +27,15 @@ class ScalarSchedule(L.Callback):
         self.target, self.scope, self.name, self.schedule = target, scope, name, schedule
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if stage != "fit":
-            return
+        if stage == "fit":
+            self.check_start(trainer, pl_module)
+
+    def check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Called by the datamodule before anything is compiled.
+
+        Raises:
+            ConfigError: no such target, one that cannot move, or values that it cannot have.
+        """
         owner = self._owner(trainer, pl_module)
         known = sorted(k for k, v in vars(owner).items() if _is_number(v) and not k.startswith("_"))
         if self.name not in known:

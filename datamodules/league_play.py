@@ -21,7 +21,7 @@ from lit_rl.league.matchmaking import load_matchmaker
 from lit_rl.league.opposition import Opposition, permanent_members
 from lit_rl.league.players import Player, Spec, load_player
 from lit_rl.league.seating import Seating
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 
 LEAGUE_STREAM = 7

@@ -1,5 +1,6 @@
 """Self-play: the current policy in every seat. One Lightning epoch = one iteration = one rollout and its updates."""
 
+import contextlib
 import itertools
 import math
 import os
@@ -21,10 +22,11 @@ from lit_rl.algorithm import (
     after_iteration,
     before_rollout,
     check_algorithm,
+    check_start,
     collecting_of,
     games_are_recorded,
 )
-from lit_rl.evaluation import Evaluation, Exact, open_evaluation
+from lit_rl.evaluation import Evaluation, Exact, check_monitors, open_evaluation
 from lit_rl.rollout import Opponents, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.resume import of_every_rank, warn_of, well_formed
@@ -58,7 +60,9 @@ class RolloutLoader:
         return {"cursor": self.cursor}  # tells Lightning that this loader can resume
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Nothing to do: the datamodule has put rollout and cursor back together with the games they belong to."""
+        """The datamodule has put rollout and cursor back, together with the games they belong to; both say the same."""
+        there = saved_dict(state_dict, "the loader's state", ("cursor",))["cursor"]
+        need(not self.resumed or there == self.cursor, f"cursor is {self.cursor} of the games, {there} of the loader")
 
     def finish(self) -> None:
         """The iteration is over, whatever of its batches was left out (trainer.limit_train_batches, max_steps)."""
@@ -72,12 +76,14 @@ class RolloutLoader:
             before_rollout(algorithm, iteration, int(self.data.seed))
             self.rollout, self.cursor = self.data.collect(self.rollout), 0
             self.finished = False
+        doubt = well_formed("its rollout") if self.resumed else contextlib.nullcontext()
         self.resumed = False
         key = derive_key(self.data.seed, SHUFFLE_STREAM, self.data.trainer.global_rank, iteration)
-        batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
-        for batch in itertools.islice(batches, self.cursor, None):
-            self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
-            yield batch
+        with doubt:
+            batches = algorithm.make_batches(self.rollout, torch.Generator().manual_seed(key >> 1))
+            for batch in itertools.islice(batches, self.cursor, None):
+                self.cursor += 1  # before the batch is out: a checkpoint after it finds it done
+                yield batch
 
 
 class EvaluationJobs(list):
@@ -165,6 +171,9 @@ class SelfPlayDataModule(L.LightningDataModule):
             raise ConfigError(f"trainer.precision={self.trainer.precision}: use bf16-mixed or 16-mixed")
         if stage == "fit" and self.env is None:
             check_algorithm(module)
+            monitors = check_start(self.trainer)
+            jobs = [Exact()] if self._asked is None else self._asked
+            check_monitors(self.trainer, jobs, self.game, monitors)
             collecting = collecting_of(module)
             if self.truncate_after is not None and not collecting.truncation:
                 raise ConfigError(

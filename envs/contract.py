@@ -24,7 +24,8 @@ PROMISES = {
     "zero-sum": "rewards sum to 0 (where claimed)",
     "init": "init over the remains of another game begins the same game as init over zeros",
     "infostate": "equal infostates have equal legal actions",
-    "hidden": "an action that is hidden from a player does not move that player's obs (where declared)",
+    "hidden": "hidden_from means never sees: no obs of that player until the game ends depends on the action "
+    "(where declared)",
     "recall": "equal infostates have equal own pasts (where perfect recall is claimed)",
     "render": "render gives a text",
     "teams": "every player has a team, and teams are numbered from 0 without gaps (where declared)",
@@ -83,7 +84,8 @@ def _check_declaration(game: Game) -> None:
         ("max_return", np.isfinite(game.max_return) and game.max_return > 0),
         ("obs_shape", len(game.obs_shape) >= 1 and all(n >= 1 for n in game.obs_shape)),
         ("state_dtype", game.state_dtype.names is not None),
-        ("action_names", len(game.action_names) in (0, game.num_actions)),
+        ("action_names", len({*game.action_names}) == len(game.action_names) in (0, game.num_actions)),
+        ("chance_names", len({*game.chance_names}) == len(game.chance_names) in (0, game.num_chance_outcomes)),
     ):
         if not ok:
             raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])
@@ -252,7 +254,8 @@ def _check_hidden(game: Game, rng, actions: list[int]) -> None:
             for p in hidden:
                 if not np.array_equal(_obs(game, ours, p, actions), _obs(game, other, p, actions)):
                     raise _broken(
-                        game, "hidden", f"player {p} sees that action {i} was {actions[i]} and not {swapped}",
+                        game, "hidden", f"player {p} sees at action {k} that action {i} was {actions[i]} and not "
+                        f"{swapped}; what is shown later is not hidden",
                         actions[: k + 1],
                     )  # fmt: skip
 

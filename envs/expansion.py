@@ -17,11 +17,13 @@ from functools import cache
 
 import numpy as np
 
+from envs.env import RulesError
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 
 SURELY = 100  # see `refuse_if_too_large`
 ENOUGH = 1e300  # near the end of float64: no game's X is followed beyond
+LONGEST = 10_000  # actions of a history; each takes a step of its own here, however few histories there are
 
 
 class GameTooLargeError(ValueError):
@@ -45,7 +47,7 @@ def estimate_histories(game: Game, num_games: int = 20, seed: int = 0) -> float:
     """About how many histories the tree of `game` has, terminal ones included, from `num_games` random games.
 
     Few games mostly say too little where rare branches hold most of the tree. A game is left at `ENOUGH` histories, or
-    after `max_steps`; both make the estimate smaller.
+    after `max_steps` or `LONGEST` actions; all of it makes the estimate smaller.
     """
     rng = np.random.default_rng(seed)
     return float(sum(_one_game(game, rng) / num_games for _ in range(num_games)))
@@ -55,7 +57,7 @@ def _one_game(game: Game, rng: np.random.Generator) -> float:
     """X. The rules are called one by one, with the types that the driver uses, so that they are compiled once."""
     state = game.new_state()[0]
     histories, here = 1.0, 1.0
-    for _ in range(game.max_steps):
+    for _ in range(min(game.max_steps, LONGEST)):
         player = game.current_player(state)
         if player == TERMINAL or histories > ENOUGH:
             break
@@ -72,12 +74,37 @@ def _one_game(game: Game, rng: np.random.Generator) -> float:
     return histories
 
 
+def longest(game: Game) -> int:
+    """Actions of the longest history that is looked at."""
+    return min(game.max_steps, LONGEST)
+
+
+def refuse_longer(game: Game) -> None:
+    """Say that a history goes on after `longest(game)` actions.
+
+    Raises:
+        RulesError: it should have ended.
+        GameTooLargeError: it is longer than `LONGEST`.
+    """
+    if game.max_steps <= LONGEST:
+        raise RulesError(f"{game.name}: a game goes on after max_steps={game.max_steps} actions; raise max_steps")
+    raise GameTooLargeError(f"{game.name}: histories of more than {LONGEST} actions; too large for exact evaluation")
+
+
 def count_histories(game: Game, most: int) -> int:
-    """How many histories the tree of `game` has, found depth first; `most` where there are as many or more."""
-    state = np.zeros(game.max_steps + 2, game.state_dtype)
+    """How many histories the tree of `game` has, found depth first; `most` where there are as many or more.
+
+    Raises:
+        RulesError, GameTooLargeError: see `refuse_longer`.
+    """
+    levels = longest(game) + 1
+    state = np.zeros(levels, game.state_dtype)
     game.init(state[0])
-    branches = np.zeros((game.max_steps + 2, max(game.num_actions, game.num_chance_outcomes)), np.bool_)
-    return _compile_count(game)(state, branches, np.zeros(max(game.num_chance_outcomes, 1)), most)
+    branches = np.zeros((levels, max(game.num_actions, game.num_chance_outcomes)), np.bool_)
+    found = _compile_count(game)(state, branches, np.zeros(max(game.num_chance_outcomes, 1)), most)
+    if found < 0:
+        refuse_longer(game)
+    return found
 
 
 @cache
@@ -110,6 +137,8 @@ def _compile_count(game: Game):
             entered = a == branches.shape[1]
             if entered:
                 d -= 1
+            elif d + 1 == len(state):
+                return -1
             else:
                 state[d + 1] = state[d]
                 apply_action(state[d + 1], a)

@@ -77,6 +77,7 @@ class Game(Interface):
     """
 
     num_chance_outcomes: int  # 0: no chance in this game
+    chance_names: tuple[str, ...] = ()  # [C] of its outcomes, if they have names
     max_steps: int  # longest game, counted in actions of players and chance together
     state_dtype: np.dtype  # structured; arrays in it of int8, not of bool, for numba; `state.tobytes()` is a save game
 
@@ -88,7 +89,7 @@ class Game(Interface):
     rewards: Callable  # (state, out [P] float64) -> None: earned by the last action
     observe: Callable  # (state, player, obs [*D]) -> None: that player's infostate
     render: Callable[[np.record], str]  # ordinary Python: one position as text
-    hidden_from: Callable | None = None  # (state, player) -> bool: player will never see the action taken here
+    hidden_from: Callable | None = None  # (state, player) -> bool: player never sees the action taken here, nor later
     redact: Callable | None = None  # (state, player) -> None: erases what player, who is to move, may not know
     bonus: Callable | None = None  # (state, out [P] float64) -> None: earned by the last action besides, for learning
     out: Callable | None = None  # (state, player) -> bool: will not decide again in this game; worth 0 from here on
@@ -115,7 +116,7 @@ def load_game(path: str) -> Game:
     """Import the module `path` and return its `GAME`, so that an import path is the whole registry.
 
     Raises:
-        ValueError: no such module, or the module defines no `GAME` of type `Game`.
+        ValueError: no such module, one that is no Python, or one that defines no `GAME` of type `Game`.
     """
     game = getattr(_import(path), "GAME", None)
     if not isinstance(game, Game):
@@ -127,7 +128,7 @@ def load_interface(path: str) -> Interface:
     """Import the module `path` and return its `GAME`, or the `INTERFACE` of a game whose rules are not written here.
 
     Raises:
-        ValueError: no such module, or the module defines neither.
+        ValueError: no such module, one that is no Python, or one that defines neither.
     """
     module = _import(path)
     for name in ("GAME", "INTERFACE"):
@@ -147,3 +148,5 @@ def _import(path: str):
             f"game={path!r}: no such module; give an import path such as 'envs.leduc_poker', "
             "or a module of yours that lies in the current folder"
         ) from None
+    except SyntaxError as error:
+        raise ValueError(f"game={path!r}: {error.filename}, line {error.lineno}: {error.msg}") from None

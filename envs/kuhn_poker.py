@@ -109,7 +109,8 @@ def betting(obs: np.ndarray) -> Betting:
 
 
 def render(state) -> str:
-    cards = ["JQK"[state["card"][p]] if p < state["dealt"] else "?" for p in range(2)]
+    known = [p < state["dealt"] and state["card"][p] != NO_CARD for p in range(2)]
+    cards = ["JQK"[state["card"][p]] if known[p] else "?" for p in range(2)]
     moves = " ".join("pb"[m] for m in state["moves"][: state["num_moves"]]) or "-"
     return f"cards {cards[0]} {cards[1]} | moves {moves}"
 
@@ -136,5 +137,6 @@ GAME = Game(
     hidden_from=hidden_from,
     redact=redact,
     action_names=("pass", "bet"),
+    chance_names=("deal J", "deal Q", "deal K"),
     obs_parts={"player": Part(0, (2,)), "card": Part(2, (3,)), "moves": Part(5, (3, 2))},
 )

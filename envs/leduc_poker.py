@@ -211,6 +211,7 @@ def leduc(num_ranks: int, num_suits: int) -> Game:
         hidden_from=hidden_from,
         redact=redact,
         action_names=("fold", "call", "raise"),
+        chance_names=tuple(f"deal {ranks[c // num_suits]}{'shdc'[c % num_suits]}" for c in range(num_cards)),
         obs_parts={
             "player": Part(0, (2,)),
             "card": Part(2, (num_cards,)),

@@ -2,21 +2,30 @@
 
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
 
+from lit_rl import __version__
 from lit_rl.run.display import undying
 from lit_rl.run.signals import Stopped, requests
-
-HOME = Path(__file__).resolve().parent.parent  # of lit_rl, envs, datamodules and callbacks
 
 
 def main() -> None:
     """The command of `lit_rl.cli`."""
+    if sys.argv[1:] == ["--version"]:
+        print(_version())
+        return
+    if sys.argv[1:2] == ["play"]:  # without Lightning, which takes seconds to import
+        from lit_rl.league.play import main as play
+
+        play(sys.argv[2:])
+        return
     with undying():
         try:
             requests.install()
-            _command()()
+            from lit_rl.cli import main
+
+            main()
         except Stopped as stop:
             print(stop, file=sys.stderr)
             _leave(stop.exit_code)
@@ -26,17 +35,15 @@ def main() -> None:
             raise
 
 
-def _command() -> Callable[[], None]:
-    """`lit_rl.cli.main`, imported with our home in front.
-
-    With `python -m` the current folder comes first, and it may hold an `envs` or a `callbacks` of its own.
-    """
-    sys.path.insert(0, str(HOME))
-    try:
-        from lit_rl.cli import main
-    finally:
-        sys.path.remove(str(HOME))
-    return main
+def _version() -> str:
+    """Ours and of what numbers depend on, without importing any of it."""
+    found = []
+    for name in ("torch", "lightning", "numba", "numpy"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return f"lit-rl {__version__} ({', '.join(found)}, Python {python_version()})"
 
 
 def _leave(code: int) -> None:

@@ -101,6 +101,35 @@ def check_algorithm(module: L.LightningModule) -> None:
             raise ConfigError(f"model={name}: {member} is a {type(getattr(module, member)).__name__}, not {kind}")
 
 
+def check_start(trainer: L.Trainer) -> list[str]:
+    """What would end a run later is told before anything is compiled: by callbacks, and by building the optimizers.
+
+    A callback that has something to tell has a method `check_start(trainer, pl_module)`.
+
+    Returns:
+        The metrics that learning rates go by.
+
+    Raises:
+        ConfigError: what they say.
+    """
+    module = trainer.lightning_module
+    for callback in trainer.callbacks:
+        if hasattr(callback, "check_start"):
+            callback.check_start(trainer, module)
+    try:
+        built = module.configure_optimizers()  # once more when the training starts
+    except ConfigError:
+        raise
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"model={type(module).__name__}: configure_optimizers: {error}") from error
+    found = []
+    for part in built if isinstance(built, list | tuple) else [built]:
+        scheduler = part.get("lr_scheduler") if isinstance(part, dict) else None
+        if isinstance(scheduler, dict) and scheduler.get("monitor"):
+            found.append(scheduler["monitor"])
+    return found
+
+
 def check_whole_iterations(module: L.LightningModule) -> None:
     """For algorithms that do something after an iteration's last minibatch; called in `on_train_start`.
 

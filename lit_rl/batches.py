@@ -3,9 +3,10 @@
 Letters: N decisions of a minibatch, M distinct infostates among them, A actions, D obs shape.
 """
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jsonargparse.typing import ClosedUnitInterval, PositiveInt
@@ -14,6 +15,9 @@ from torch import Tensor
 from lit_rl.rollout import Rollout, legal_of
 from lit_rl.row_index import merge_equal_rows, repeats
 from lit_rl.run.errors import ConfigError, check_ranges
+
+RareActions = Literal["full", "damped"]
+FEW_VISITS = 3  # of an infostate in a minibatch: with fewer, "damped" damps nearly everything
 
 
 class Batch(NamedTuple):
@@ -29,6 +33,7 @@ class Batch(NamedTuple):
     returns: Tensor  # [N] float32, the critic's target
     state_weight: Tensor  # [N] float32 with mean 1: what a decision counts in value loss and entropy
     action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
+    drawn: Tensor  # [N] float32, how often the action is drawn there: its probability, or see `infostate_weights`
     temperature: float  # of the behaviour policy
 
 
@@ -39,18 +44,24 @@ class Minibatches:
     Args:
         update_epochs: passes over each rollout.
         num_minibatches: minibatches per pass.
-        visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, each action
-            drawn there as much as the policy expects (see `infostate_weights`); None counts every decision the same.
+        visit_exponent: an infostate seen n times in a minibatch counts n to this power in the losses, and its actions
+            as often as the policy expects them, see `infostate_weights`; None counts every decision the same.
+        rare_actions: full, and an action that was drawn also stands for the times that it was not, so that a minibatch
+            without repeated infostates is plain PPO's; or damped, and it does not, which is for games whose infostates
+            repeat often.
         merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
     """
 
     update_epochs: PositiveInt = 4
     num_minibatches: PositiveInt = 4
     visit_exponent: ClosedUnitInterval | None = None
+    rare_actions: RareActions = "full"
     merge_rows: bool = True
 
     def __post_init__(self):
         check_ranges(Minibatches.__init__, vars(self))
+        if self.rare_actions not in get_args(RareActions):
+            raise ConfigError(f"rare_actions={self.rare_actions!r}: unknown; use one of full, damped")
 
     @property
     def per_iteration(self) -> int:
@@ -92,41 +103,77 @@ def minibatches(
         first, row = merge_equal_rows(obs[chosen], bits[chosen])
         if settings.merge_rows and len(first) <= n // settings.num_minibatches // 2:
             merged = obs[chosen[first]], legal_of(bits[chosen[first]], num_actions)
+        if settings.visit_exponent is not None and settings.rare_actions == "damped":
+            _warn_of_few_visits(row, settings.num_minibatches)
     for _ in range(settings.update_epochs):
         for i in torch.randperm(n, generator=generator).tensor_split(settings.num_minibatches):
             state_weight = action_weight = torch.ones(len(i))
+            drawn = log_prob[i].exp()
             if settings.visit_exponent is not None:
-                state_weight, action_weight = infostate_weights(
-                    row[i], action[i], log_prob[i], num_actions, settings.visit_exponent
+                state_weight, action_weight, drawn = infostate_weights(
+                    row[i], action[i], log_prob[i], num_actions, settings.visit_exponent, settings.rare_actions
                 )
             seen, legal = merged or (obs[chosen[i]], legal_of(bits[chosen[i]], num_actions))
             which = row[i] if merged else torch.arange(len(i))
             yield Batch(
                 seen, legal, which, action[i], log_prob[i], value[i], advantages[i], returns[i], state_weight,
-                action_weight, rollout.temperature,
+                action_weight, drawn, rollout.temperature,
             )  # fmt: skip
 
 
+def _warn_of_few_visits(row: Tensor, num_minibatches: int) -> None:
+    visits = torch.bincount(row)[row].median() / num_minibatches
+    if visits < FEW_VISITS:
+        warnings.warn(
+            f"rare_actions=damped: half of the decisions are at infostates met less than {FEW_VISITS} times in a "
+            "minibatch, and a rare action learns at a fraction of its gradient there; use rare_actions=full, "
+            "visit_exponent=null, or larger rollouts",
+            stacklevel=3,
+        )
+
+
 def infostate_weights(
-    row: Tensor, action: Tensor, log_prob: Tensor, num_actions: int, visit_exponent: float
-) -> tuple[Tensor, Tensor]:
-    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight), both [N], mean 1.
+    row: Tensor,
+    action: Tensor,
+    log_prob: Tensor,
+    num_actions: int,
+    visit_exponent: float,
+    rare_actions: RareActions = "full",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights that make N sampled decisions count as infostates: (state_weight, action_weight, drawn), each [N].
 
     With n(s) decisions at infostate s, n(s, a) of them action a, and the policy pi that drew them:
 
-        state_weight = n(s)^(visit_exponent - 1),     action_weight = state_weight * pi(a|s) n(s) / n(s, a)
+        state_weight  = c n(s)^(visit_exponent - 1),     c such that its mean is 1
+        drawn         = n(s, a) / n(s)                              damped
+                      = n(s, a) / n(s) (1 - (1 - pi(a|s))^n(s))     full
+        action_weight = state_weight pi(a|s) / drawn
 
     A loss averaged with state_weight gives an infostate the weight n(s)^visit_exponent instead of n(s): seldom visited
-    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn the
-    weight pi(a|s) it has in expectation, not the share it happened to get; the policy loss is then that of the mean
-    advantages of (s, a), as in expected policy gradients. Not from a paper; configs/leduc_ppo.yaml says what each of
-    the two brings.
+    ones count, which a best responder would seek out. action_weight moreover gives each action that was drawn a share
+    of its own choosing, not the one it happened to get; the policy loss is then that of the mean advantages of (s, a),
+    as in expected policy gradients.
+
+    full: an action that was drawn, whose chance of that is 1 - (1 - pi)^n, stands for the minibatches in which it was
+    not. The sum of its weights is n pi in expectation, so the gradient is that of the advantages whatever their
+    baseline, and at n(s) = 1, where drawn = pi, all is plain PPO.
+
+    damped: an action that was drawn has the weight n pi, and no other stands for one that was not. So the gradient of a
+    rare action is too small by the factor 1 - (1 - pi)^n (a tenth at pi = .1 and n = 1), while entropy and KL act in
+    full, and an error of the critic pushes towards likely actions: all that is right where n is large. action_weight is
+    scaled to mean 1 by itself here. On Leduc it ended closer to the equilibrium (configs/LOG.md).
+
+    Not from a paper; configs/LOG.md says what the parts bring.
 
     Args:
         row [N]: which infostate each decision belongs to; action, log_prob [N]: as sampled; num_actions: A.
     """
     visits = torch.bincount(row)[row].float()
-    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float()
+    drawn = torch.bincount(row * num_actions + action)[row * num_actions + action].float() / visits
     state_weight = visits ** (visit_exponent - 1)
-    action_weight = state_weight * log_prob.exp() * visits / drawn
-    return state_weight / state_weight.mean(), action_weight / action_weight.mean()
+    state_weight = state_weight / state_weight.mean()
+    if rare_actions == "full":
+        drawn = drawn * -torch.expm1(visits * torch.log1p(-log_prob.exp()))
+        return state_weight, state_weight * log_prob.exp() / drawn, drawn
+    action_weight = state_weight * log_prob.exp() / drawn
+    return state_weight, action_weight / action_weight.mean(), drawn

@@ -5,16 +5,13 @@ Exit codes: 0 the run reached its end, 2 configuration, 3 checkpoint, 4 numerics
 in <run>/crash/.
 """
 
-import contextlib
 import ctypes
-import logging
+import inspect
 import os
+import pydoc
 import signal
 import sys
 import traceback
-import urllib.error
-import urllib.request
-import warnings
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,9 +19,8 @@ import lightning as L
 import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import PositiveInt
-from lightning.fabric.plugins.io import CheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.ddp import default_pg_timeout
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -34,35 +30,37 @@ from callbacks.arena import Arena
 from callbacks.episode_stats import EpisodeStats
 from callbacks.exploiter_spawner import ExploiterSpawner
 from callbacks.exploiter_verdict import ExploiterVerdict
-from callbacks.finite_guard import FiniteGuard
 from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.mix_lambda import MixLambda
 from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
-from callbacks.run_progress import RunProgress
-from callbacks.run_summary import RunSummary
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
-from callbacks.throughput import Throughput
+from callbacks.trainer import ALWAYS, DEFAULTS, ROOT, always_on, own_loggers, with_whole_checkpoints
+from callbacks.validations import Validations
 from datamodules.league_play import LeagueDataModule
 from datamodules.retrospective import RetrospectiveDataModule
 from datamodules.self_play import SelfPlayDataModule
+from lit_rl.algorithm import check_algorithm
 from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
+from lit_rl.run import own_code
 from lit_rl.run.allowed import trust, trust_named_in
-from lit_rl.run.arguments import check_arguments
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, replace_file, verify
+from lit_rl.run.arguments import check_arguments, find_own_code, options, with_packaged_configs
+from lit_rl.run.checkpoint_files import newest_verified, replace_file, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.display import undying
-from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code
+from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
 from lit_rl.run.messages import one_line
+from lit_rl.run.quiet import quiet
+from lit_rl.run.remote_log import close_remote_logs, open_remote_log
+from lit_rl.run.resume import check_fits
 from lit_rl.run.run_folder import (
-    RunLogger,
-    claim_run_folder,
-    lock_run_folder,
     move_aside,
+    open_run,
     release_run_folders,
     without_checkpoint,
 )
@@ -89,25 +87,24 @@ __all__ = [
     "ScalarSchedule",
     "SelfPlayDataModule",
     "Snapshot",
+    "Validations",
     "main",
 ]  # fmt: skip
 
-ALWAYS = (FiniteGuard, Throughput, RunProgress, RunSummary, LastCheckpoint)  # unless the config lists the class itself
-QUIET = (
-    ".*LeafSpec.*",  # torch 2.13 with lightning 2.6.6 warns of its own internals at every fit
-    ".*in eval mode at the start of training.*",  # averages and frozen networks are meant to be
-    ".*does not have many workers.*",  # our loaders are no DataLoaders
-    ".*`EvaluationJobs` across ranks is zero.*",  # data.evaluation=[] means it
-    ".*is smaller than the logging interval.*",  # we log per iteration, not per batch
-    ".*recommended to use `self.log\\(.*sync_dist=True.*",  # rank 0 logs its own clock on purpose
-)
-
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-CHATTER = ("💡", "`weights_only` was not set", "TPU available", "GPU available")
+
+
+ABOUT = (
+    "Train, judge and use policies of games: litrl fit --config leduc_ppo. Besides, litrl play <run> sits you opposite "
+    "one, litrl-replay looks at recorded games, litrl --version says what is installed."
+)
 
 
 class Parser(LightningArgumentParser):
     """Raises where argparse would print its usage and exit; `main` says it in one line."""
+
+    def __init__(self, *args, description: str = ABOUT, **kwargs):
+        super().__init__(*args, description=description, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None):
         raise ConfigError(message) from ex
@@ -139,6 +136,7 @@ class SaveConfig(SaveConfigCallback):
 class LitRLCLI(LightningCLI):
     """`litrl fit|validate|test|predict` for any algorithm (`lit_rl.algorithm.Algorithm`), by class path."""
 
+    given: frozenset[str] = frozenset()  # options of the command line
     run_folder: Path | None = None  # of the run that --ckpt_path last goes on with
     origin: str | None = None  # the checkpoint that run began with
     starts_over: bool = False  # it has not got as far as a checkpoint of its own
@@ -157,6 +155,18 @@ class LitRLCLI(LightningCLI):
             type=list[str],
             default=[],
             help="Packages that checkpoints, player files and leagues may name code of, besides those of this config.",
+        )
+        parser.add_argument(
+            "--code",
+            type=str | None,
+            default=None,
+            help="Folder of your own classes and games, beside the current one; a run that uses some remembers it.",
+        )
+        parser.add_argument(
+            "--without",
+            type=str | list[str],
+            default=[],
+            help=f"Callbacks to leave out, of those that are always on: {', '.join(make.__name__ for make in ALWAYS)}.",
         )
         parser.add_argument(
             "--threads",
@@ -182,6 +192,8 @@ class LitRLCLI(LightningCLI):
                 f"trainer.check_val_every_n_epoch={config.trainer.check_val_every_n_epoch}: needs at least 1; "
                 "trainer.limit_val_batches=0 switches validation off"
             )
+        self._remember_own_code(config)
+        self._refuse_values_of_schedules(config)
         threads = use_threads(config.get("threads"))
         if self.subcommand == "fit" and rank_zero_only.rank == 0:
             print(f"torch threads: {threads} of {os.cpu_count()} cores (--threads)")
@@ -199,8 +211,58 @@ class LitRLCLI(LightningCLI):
             self.origin = yaml.safe_load((self.run_folder / "config.yaml").read_text()).get("ckpt_path")
             newest = self._newest_checkpoint(self.run_folder)
             config["ckpt_path"], self.starts_over = newest or self.origin, newest is None
-        elif path is not None and path != "hpc":
+        elif path is not None:
             verify(Path(path))
+
+    def _remember_own_code(self, config: Namespace) -> None:
+        """Write the current folder into the configuration, as `code`, if the run uses code of the user's there."""
+        names = own_code.named_in(config.as_dict())
+        if "code" not in self.given and (both := own_code.in_both(names)):
+            raise ConfigError(
+                f"{both[0]}: lies in {config.code}, where this run began, and here, in {Path.cwd()}; "
+                "say which one is meant: --code <folder>"
+            )
+        if own_code.own_folder() is not None:
+            config.code = str(own_code.own_folder())
+        elif own_code.lying_in(Path.cwd(), names):
+            config.code = str(Path.cwd())
+
+    def _refuse_values_of_schedules(self, config: Namespace) -> None:
+        """A number that a ScalarSchedule sets in every iteration cannot be given besides.
+
+        The class's own default and the value that the schedule begins with contradict nothing, and may stand there.
+        """
+        scheduled: dict[str, Namespace] = {}
+        for callback in config.trainer.callbacks or []:
+            if callback.class_path == "callbacks.scalar_schedule.ScalarSchedule":
+                target = callback.init_args.target
+                if target in scheduled:
+                    raise ConfigError(f"trainer.callbacks: two schedules set {target}; leave one of them out")
+                scheduled[target] = callback.init_args.schedule
+        for target, schedule in scheduled.items():
+            scope, _, name = target.partition(".")
+            part = config.get(scope)
+            values = part.get("init_args") if part else None
+            if values is None or name not in values:
+                continue
+            default = inspect.signature(pydoc.locate(part.class_path)).parameters[name].default
+            start = (schedule.get("init_args") or {}).get("start")
+            explicit = {f"{scope}.{name}", f"{scope}.init_args.{name}"} & self.given
+            if values[name] not in ((start,) if explicit else (default, start)):
+                raise ConfigError(
+                    f"{target}={values[name]}: has no effect, since a ScalarSchedule sets it in every iteration; "
+                    "leave one of the two out"
+                )
+
+    def before_fit(self) -> None:
+        """Refuse a checkpoint of something else before anything is compiled; so do validate, test and predict."""
+        path = self._get(self.config_init, "ckpt_path")
+        if path is not None:
+            check_algorithm(self.model)
+            checkpoint = VerifiedCheckpointIO().load_checkpoint(path, map_location="cpu")
+            check_fits(self.model, checkpoint, resumes=self.subcommand == "fit")
+
+    before_validate = before_test = before_predict = before_fit
 
     def _newest_checkpoint(self, run_folder: Path) -> str | None:
         newest, refused = newest_verified(run_folder / "checkpoints")
@@ -234,20 +296,24 @@ class LitRLCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         has_folder = trainer.logger is not False and not trainer.fast_dev_run
         keeps = has_folder and trainer.enable_checkpointing is not False
-        always = [make for make in ALWAYS if make is not LastCheckpoint or keeps]
+        without = self._get(self.config, "without")
+        without = [without] if isinstance(without, str) else without
+        known = [make.__name__ for make in ALWAYS]
+        if wrong := [name for name in without if name not in known]:
+            raise ConfigError(f"without={wrong[0]}: is not always on; those that are: {', '.join(known)}")
+        if trainer.callbacks:
+            trainer.callbacks = [each for each in trainer.callbacks if type(each).__name__ not in without]
         if has_folder:
             given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
             for logger in given:
                 if isinstance(logger, WandbLogger) and rank_zero_only.rank == 0 and self.subcommand == "fit":
-                    _offline_if_unreachable(logger)
-            own = [self._run_logger(Path(trainer.default_root_dir or "runs"))] if self.subcommand == "fit" else []
-            kwargs["logger"] = own + [x for x in given if isinstance(x, Logger) and not isinstance(x, CSVLogger)]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in trainer.plugins or []):
-            kwargs["plugins"] = [*(trainer.plugins or []), VerifiedCheckpointIO()]
-        listed = {type(callback) for callback in trainer.callbacks or []}
-        if trainer.enable_progress_bar is False:
-            listed.add(RunProgress)
-        self.trainer_defaults["callbacks"] = [make() for make in always if make not in listed]
+                    open_remote_log(logger)
+            root = Path(trainer.default_root_dir or ROOT)
+            own = [open_run(root, self.run_folder)] if self.subcommand == "fit" else []
+            kwargs["logger"] = own + own_loggers(given, Path(own[0].log_dir) if own else None)
+        kwargs["plugins"] = with_whole_checkpoints(trainer.plugins)
+        bar = trainer.enable_progress_bar is not False
+        self.trainer_defaults["callbacks"] = always_on(trainer.callbacks, keeps, bar, without)
         if self.run_folder is not None:
             self.config[self.subcommand]["ckpt_path"] = self.origin  # config.yaml describes the run, not its rescue
         keys = [c.state_key for c in trainer.callbacks or [] if type(c).state_dict is not L.Callback.state_dict]
@@ -260,28 +326,6 @@ class LitRLCLI(LightningCLI):
         if isinstance(built.strategy, DDPStrategy) and built.strategy._timeout == default_pg_timeout:
             built.strategy._timeout = timedelta(seconds=self._get(self.config, "ddp_timeout"))
         return built
-
-    def _run_logger(self, root: Path) -> RunLogger:
-        if rank_zero_only.rank != 0:
-            return RunLogger(root / "version_of_rank_0")
-        folder = self.run_folder or claim_run_folder(root)
-        lock_run_folder(folder)
-        return RunLogger(folder)
-
-
-def _offline_if_unreachable(logger: WandbLogger) -> None:
-    """Open the W&B run now; where the server does not answer in five seconds, log to disk instead of dying of it."""
-    import wandb
-
-    if logger._offline:
-        return
-    try:
-        with contextlib.suppress(urllib.error.HTTPError):  # an answer, if a refusal
-            urllib.request.urlopen(wandb.Settings().base_url, timeout=5).close()  # wandb itself would try for minutes
-        _ = logger.experiment
-    except (OSError, wandb.errors.Error) as error:
-        logger._wandb_init["mode"] = "offline"
-        warnings.warn(f"W&B cannot be reached ({error}); logging offline, wandb sync uploads it later", stacklevel=2)
 
 
 def _folder_of(configs: list | None) -> Path:
@@ -296,20 +340,22 @@ def _folder_of(configs: list | None) -> Path:
 
 
 @undying()
+@quiet()
 def main(args: list[str] | None = None) -> None:
     """Run the command line; exits as the module's docstring says."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # classes and games of the user lie in the current folder
-    for message in QUIET:
-        warnings.filterwarnings("ignore", message)
-    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
-        logger = logging.getLogger(f"lightning.pytorch.{name}")
-        logger.addFilter(lambda record: not record.getMessage().startswith(CHATTER))
+    words = with_packaged_configs(sys.argv[1:] if args is None else args)
+    if args is None:
+        sys.argv[1:] = words
+    else:
+        args = words
     if "LOCAL_RANK" in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # no rank outlives the process that started it
+    begun = True  # or ended by what the user can mend, and then a run folder in which nothing has begun goes
     try:
         requests.install()
-        check_arguments(sys.argv[1:] if args is None else args)
+        check_arguments(words)
+        find_own_code(words)
+        LitRLCLI.given = frozenset(name for name, _ in options(words))
         LitRLCLI(
             L.LightningModule,
             L.LightningDataModule,
@@ -317,28 +363,30 @@ def main(args: list[str] | None = None) -> None:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            trainer_defaults={
-                "max_epochs": 100,
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 10,
-                "enable_model_summary": False,
-            },
+            trainer_defaults=dict(DEFAULTS),
             save_config_callback=SaveConfig,
             parser_class=Parser,
             args=args,
         )
+        close_remote_logs()
     except Stopped as stop:
+        begun = False
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     except Exception as error:
         code = exit_code(error)
-        if "--debug" in (sys.argv if args is None else args):
+        begun = code == 1
+        if "--debug" in words:
             traceback.print_exception(error)
-        what = one_line(str(error))
+        what = one_line(str(error), list(options(words)))
+        if out_of_memory(error):
+            what = f"more memory than there is ({what or type(error).__name__}); lower data.num_envs, data.num_steps"
+            what += " or the sizes of model.network"
         if code == 1:
             what = f"{type(error).__name__}: {what}; --debug shows where, and so does <run>/crash/"
+        close_remote_logs()
         print(f"error[{code}]: {what}", file=sys.stderr)
         sys.exit(code)
     finally:
-        release_run_folders()
+        release_run_folders(keep=begun)
         requests.restore()

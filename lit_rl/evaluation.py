@@ -5,6 +5,7 @@ validate and test, the best checkpoint (`ModelCheckpoint(monitor=...)`), summary
 first job is the headline. Letters: N rows, A actions, R infostates, G games.
 """
 
+import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +17,12 @@ import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from envs.env import RulesError
 from envs.exact import ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
 from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.rng import derive_key
-from lit_rl.league.match import MakeEnv, Match, play_match
+from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -49,6 +51,10 @@ class Evaluation:
         """
         raise TypeError(f"{type(self).__name__} does not define open(game, seed, make_env)")
 
+    def metrics(self, game: Interface) -> set[str] | None:
+        """The names that `__call__` will return for this game, before anything is opened; None: not known yet."""
+        return None
+
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """eval/<name>: what is measured of a policy, (obs, legal) -> PolicyOutput; its mode and place stay."""
         raise TypeError(f"{type(self).__name__} does not define __call__(policy)")
@@ -68,6 +74,9 @@ class Evaluation:
 
 class Exact(Evaluation):
     """NashConv of all infostates: `eval/nash_conv`, `eval/exploitability` and each player's expected return.
+
+    NashConv is in reward units: a game of two that pays the difference of points has twice that of OpenSpiel's
+    Goofspiel (point_difference), which pays points minus their mean.
 
     Args:
         max_nodes: games of at most so many histories are kept as a tree, which exact opponents and tables need.
@@ -95,16 +104,21 @@ class Exact(Evaluation):
             return
         if not isinstance(game, Game):
             raise ConfigError(f"data.evaluation: {game.name} has no rules here to be enumerated; use Matches")
-        with suppress(GameTooLargeError):
-            self.evaluator = self.tree = GameTree(game, self.max_nodes)
-            return
         try:
+            with suppress(GameTooLargeError):
+                self.evaluator = self.tree = GameTree(game, self.max_nodes)
+                return
             self.evaluator = exact_evaluator(game, self.max_seconds, self.max_bytes)
         except GameTooLargeError as error:
             raise ConfigError(
                 f"data.evaluation: {error}; raise max_seconds or max_bytes of Exact, or measure by "
                 "lit_rl.evaluation.Matches"
             ) from None
+        except RulesError as error:
+            raise ConfigError(f"data.game: {error}") from None
+
+    def metrics(self, game: Interface) -> set[str]:
+        return {self.headline, "eval/exploitability"} | {f"eval/return_player_{p}" for p in range(game.num_players)}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
@@ -139,15 +153,16 @@ class Matches(Evaluation):
         opponents: as `data.opponents` of a league: random, import paths of heuristics or players, player files,
             checkpoints.
         games: against each.
-        metric: win_rate or return: which one the headline is the worst opponent's of.
+        metric: return or win_rate: which one the headline is the worst opponent's of. Where games are not all won by
+            as much, hands won do not say who gains.
     """
 
-    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "win_rate"):
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "return"):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")
         if metric not in ("win_rate", "return"):
-            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use win_rate or return")
+            raise ConfigError(f"evaluation: metric={metric!r}: unknown; use return or win_rate")
         self.opponents, self.games, self.metric = list(opponents), int(games), metric
         self.headline, self.short = f"eval/{metric}/worst", "worst win rate" if metric == "win_rate" else "worst return"
         self.label = "win rate against the worst opponent"
@@ -167,13 +182,17 @@ class Matches(Evaluation):
                 )
             self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
 
+    def metrics(self, game: Interface) -> set[str]:
+        names = [name_of(spec) for spec in self.opponents]
+        return {f"eval/{metric}/{name}" for metric in ("win_rate", "return") for name in (*names, "mean", "worst")}
+
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
         learner = NetworkPlayer(policy, device)
         with torch.autocast(device.type, enabled=False):
             for i, (name, player) in enumerate(self.players.items()):
                 seed = derive_key(self.seed, EVALUATION_STREAM, i)
-                self.matches[name] = play_match(self.make_env, learner, player, self.games, seed)
+                self.matches[name] = match_players(self.make_env, learner, player, self.games, seed)
         policy.train(training)
         metrics = {}
         for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
@@ -185,14 +204,7 @@ class Matches(Evaluation):
 
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
         width = max(len(name) for name in self.matches)
-        found = []
-        for name, match in self.matches.items():
-            low, high = match.win_interval()
-            less, more = match.return_interval()
-            found.append(
-                f"against {name:{width}}  win rate {match.win_rate:.3f} [{low:.3f}, {high:.3f}]   return "
-                f"{match.mean_return:+.3f} [{less:+.3f}, {more:+.3f}]"
-            )
+        found = [f"against {name:{width}}  {match}" for name, match in self.matches.items()]
         return [
             *found,
             f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",
@@ -238,6 +250,34 @@ def open_evaluation(
         warnings.warn(f"nothing is evaluated. {error}", stacklevel=3)
         return []
     return opened
+
+
+def check_monitors(trainer: L.Trainer, jobs: Sequence[Evaluation], game: Interface, others: Sequence[str]) -> None:
+    """Hold what checkpoints, early stopping and learning rates go by against what is logged, before a run begins.
+
+    Names of `eval/`, and those without a slash, are known where all who could log them say so: not with a
+    validation_step, a callback or an evaluation of a stranger's. Without any evaluation nothing is asked for.
+
+    Args:
+        others: monitors beside those of the callbacks.
+
+    Raises:
+        ConfigError: a monitor that nothing logs; names those that are logged.
+    """
+    rooms = ("callbacks", "lit_rl", "lightning")
+    strangers = any(type(callback).__module__.split(".")[0] not in rooms for callback in trainer.callbacks)
+    besides = any(getattr(callback, "logs_evaluations", False) for callback in trainer.callbacks)
+    names = [job.metrics(game) for job in jobs]
+    strangers |= type(trainer.lightning_module).validation_step is not evaluation_step
+    if strangers or besides or not jobs or None in names:
+        return
+    known = set().union(*names)
+    asked = [(type(callback).__name__, getattr(callback, "monitor", None)) for callback in trainer.callbacks]
+    for name, monitor in [*asked, *(("lr_schedule", monitor) for monitor in others)]:
+        if isinstance(monitor, str) and monitor not in known and (monitor.startswith("eval/") or "/" not in monitor):
+            close = difflib.get_close_matches(monitor, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"logged are {', '.join(sorted(known)) or 'none'}"
+            raise ConfigError(f"{name}: monitor={monitor}: no evaluation logs it; {hint}")
 
 
 def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) -> None:

@@ -52,7 +52,8 @@ class PPO(L.LightningModule):
         entropy_coef: weight of the entropy bonus, in reward units per nat.
         normalize_advantages: shift and scale advantages to mean 0, deviation 1 in each minibatch (off: reward units).
         target_kl: stop the iteration's updates once the approximate KL exceeds this.
-        sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); exported at 1.
+        sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); what is exported
+            plays at 1, which is another policy.
         ema_decay: export a moving average of the weights, with this decay per optimizer step; null: the weights.
     """
 

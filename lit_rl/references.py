@@ -6,8 +6,8 @@ every checkpoint, moved with the module, without gradients, always in eval mode,
 the learner, since it looks through the same `PolicyOutput`. Everything follows from the iteration number and the
 weights it was shown: no random numbers, so that a resumed run goes on bit by bit.
 
-Measured on Leduc (configs/leduc_rnad.yaml): a portfolio that takes its copies when its main reference does finds the
-newest closest, always, and does what a single reference does; a mixture of the members holds back.
+Measured on Leduc (configs/LOG.md): a portfolio that takes its copies when its main reference does holds a copy of that
+one as its newest, and so does what a single reference does; a mixture of the members holds back.
 
 Letters: M infostates, A actions, K members of a portfolio, L policies (the main reference and K members), R probe rows.
 """
@@ -95,8 +95,9 @@ class Magnet(Reference):
 
         theta_rho <- theta_rho + rate (theta - theta_rho)      once per iteration
 
-    The moving magnet of MMD (Sokota et al. 2023, section 4) in weight space, as in EMAgnet (arXiv 2606.23995). Its
-    fixed point is the equilibrium itself, not a regularised one: where the learner rests, so does the magnet.
+    The moving magnet of MMD (Sokota et al. 2023, section 4) in weight space, as in EMAgnet (arXiv 2606.23995). Where
+    the learner rests, so does the magnet, and the KL is 0: with entropy 0 the fixed point is the equilibrium itself,
+    with an entropy coefficient tau the agent quantal response equilibrium of tau, whatever alpha (scripts/aqre.py).
 
     Args:
         policy: the learner, copied.

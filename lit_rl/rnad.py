@@ -1,10 +1,12 @@
 """Learning that is held close to a reference policy, which follows at a distance; by self-play, in two forms.
 
 Self-play alone circles around an equilibrium (scripts/trajectory.py). A price on leaving a reference policy makes it
-settle between the two; the reference moves there, and so on (Perolat et al. 2021, arXiv 2002.08456).
+settle between the two; the reference moves there, and so on. R-NaD as published (Perolat et al. 2021, arXiv 2002.08456)
+is form neurd with `Refreshed(interpolate=True)`, entropy 0, no visit weights, gae_lambda 1. With a `Magnet` the forms
+are PPO + moving magnet (R-NaD in the documents' KL form; MMD) and NeuRD + magnet.
 
-kl      PPO's loss with the KL to a reference, as the users' documents have it; with the moving reference the magnet of
-        MMD (Sokota et al. 2023, arXiv 2206.05825). alpha = 0 is PPO to the last bit.
+kl      PPO's loss with the KL to a reference, as the users' documents have it; the moving one is the magnet of MMD
+        (Sokota et al. 2023, arXiv 2206.05825). alpha = 0 is PPO to the last bit.
 
             L = L_policy + beta L_value - gamma_H H(pi) + alpha KL(pi || pi_ref)
 
@@ -19,7 +21,6 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
 
 What this leaves out: recurrence, DeepNash's thresholded and rounded policy, more than two players in the form neurd.
     litrl fit --config configs/leduc_rnad.yaml     NashConv 0.218 at 10 M decisions, median of 5 seeds (uniform: 4.747)
-
 One iteration and its letters are as in `lit_rl.ppo`; the reference moves after the last minibatch.
 """
 
@@ -52,7 +53,7 @@ KEPT = {"returns": torch.float32, "advantages": torch.float32, "valid": torch.bo
 
 
 class RNaD(L.LightningModule):
-    """Regularised Nash dynamics by self-play. Arguments that are not listed are PPO's.
+    """Regularised self-play. Arguments that are not listed are PPO's.
 
     Args:
         form: kl for PPO's loss and KL(pi || pi_ref), neurd for DeepNash's reward transform, v-trace and NeuRD.
@@ -181,12 +182,11 @@ class RNaD(L.LightningModule):
         row, legal = batch.row, batch.legal
         regular = -self.eta * (log_probs - reference) - self.entropy_coef * log_probs
         regular = torch.where(legal, regular, 0.0)  # [M, A]
-        sampled = batch.advantages * (batch.action_weight / batch.state_weight) * (-batch.log_prob).exp()  # [N]
+        sampled = batch.advantages / batch.drawn  # [N]
         q = regular[row].scatter_add(1, batch.action.unsqueeze(1), sampled.unsqueeze(1))  # [N, A]
         advantages = q - (log_probs[row].exp() * q).sum(-1, keepdim=True)
-        return losses.neurd(logits[row], legal[row], advantages, self.neurd_threshold, self.neurd_clip) * (
-            batch.state_weight
-        )
+        loss = losses.neurd(logits[row], legal[row], advantages, self.neurd_threshold, self.neurd_clip)
+        return loss * batch.state_weight
 
     def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)

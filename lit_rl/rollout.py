@@ -19,6 +19,7 @@ from envs.sampling import draw
 from lit_rl.policy import MASKED, PolicyOutput
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
+from lit_rl.run.saved_values import need
 
 CutGames = Literal["carry", "bootstrap", "drop"]
 Temperature = restricted_number_type(
@@ -39,7 +40,9 @@ class Collecting:
     cut_games says what becomes of the games that are unfinished when a rollout ends:
 
     carry      their decisions stand in front of the next rollout and are learned from once their game is over. Unbiased
-               as to which decisions are learned from; in games much longer than a rollout most of them are stale.
+               as to *which* decisions are learned from, and in nothing else: carried rows were met, and played on, by
+               older weights, whose value they keep; only the action's own ratio is corrected. The share of them falls
+               with num_steps: 42 % of what is learned from where Leduc is cut every 4 steps, 11 % at 16.
     bootstrap  the rollout is cut there, and each player's last decision is followed by that player's value there. As
                biased as the critic is wrong, and loses nobody's decision: for long games. With perfect information and
                two players the other's value is minus the mover's; else it is asked at the other's own infostate, since
@@ -242,7 +245,13 @@ def collect(
             if name not in extras:
                 extras[name] = tensor.new_zeros(carried + num_steps, *tensor.shape)
                 if carried and name in previous.extras:
-                    extras[name][:carried] = previous.extras[name][-carried:]
+                    before = previous.extras[name][-carried:]
+                    need(
+                        before.dtype == tensor.dtype and before.shape[1:] == tensor.shape,
+                        f"rollout.extras.{name} is "
+                        f"{before.dtype} {list(before.shape[1:])} a step, needs {tensor.dtype} {list(tensor.shape)}",
+                    )
+                    extras[name][:carried] = before
             extras[name][i] = tensor
         env.step(now["action"].numpy())
         if opponents is not None:

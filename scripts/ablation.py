@@ -1,4 +1,4 @@
-"""What each part of R-NaD brings on Leduc: equal decisions, equal seeds, one part changed at a time.
+"""What each part of PPO + moving magnet brings on Leduc: equal decisions, equal seeds, one part changed at a time.
 
     python scripts/ablation.py --seeds 51 52 53 54 55 --jobs 2 [--config configs/leduc_rnad.yaml] [--only magnet ...]
 

@@ -2,7 +2,7 @@
 
     python scripts/league_study.py --decisions 10000000 --seeds 61 62 63 64 65 --jobs 2 [--only ...]
 
-Five ways to choose opponents, each for PPO with low entropy and for R-NaD:
+Five ways to choose opponents, each for PPO with low entropy and for PPO + moving magnet ("R-NaD"):
 
     self-play            the current policy in every seat
     past                 half of the games against snapshots of the past, all alike
@@ -69,7 +69,7 @@ def config_of(algorithm: str, way: str, args: argparse.Namespace) -> str:
         epochs = max(1, round(each / decisions_per_iteration(theirs)))
         spawner = {
             "config": str(ROOT / "configs" / "leduc_exploiter.yaml"), "every": turn, "mode": "inline",
-            "criterion": "return", "threshold": 0.0, "start": args.start, "keep": args.exploiters,
+            "threshold": 0.0, "start": args.start, "keep": args.exploiters,
             "arguments": [f"--trainer.max_epochs={epochs}", f"--trainer.check_val_every_n_epoch={epochs}"],
         }  # fmt: skip
         callbacks.append({"class_path": "ExploiterSpawner", "init_args": spawner})

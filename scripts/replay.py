@@ -19,10 +19,11 @@ from lit_rl.armac.memory import Memory
 from lit_rl.armac.mix_scheduler import Scheduler
 from lit_rl.armac.mixed_policy import mixed_policy
 from lit_rl.armac.mixing import Mixer
-from lit_rl.league.player_file import bounded, build_fitting
+from lit_rl.league.player_file import build_fitting, fitting
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, check_name, import_allowed, trust
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.own_code import import_from, what_is_missing
 from lit_rl.run.plain_file import check_tensors, load_plain
 from lit_rl.run.replay import Position, check_rules, refusing, verify, weights_hash
 from lit_rl.run.replay_file import read
@@ -44,7 +45,8 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
     """
     try:
         checkpoint = load_plain(ckpt_path, "checkpoint")
-        settings, state, where = checkpoint["hyper_parameters"], checkpoint["state_dict"], str(ckpt_path)
+        settings = {"network": checkpoint.get("network")} | checkpoint["hyper_parameters"]
+        state, where = checkpoint["state_dict"], str(ckpt_path)
         check_tensors(state, ckpt_path.stat().st_size, where)
         weights = {k.removeprefix("policy."): v for k, v in state.items() if k.startswith("policy.")}
 
@@ -60,8 +62,7 @@ def policy_of(ckpt_path: Path, game: Game) -> tuple[nn.Module, str]:
             parts = (("scheduler", Scheduler), ("memory", Memory), ("mixer", Mixer))
             built = {part: factory(part, kind) for part, kind in parts}
             shares = {name: settings[name] for name in ("use_scheduler", "mix_lambda")}
-            with bounded(state, where):
-                policy = mixed_policy(game, network, **built, **shares)
+            policy = fitting(lambda: mixed_policy(game, network, **built, **shares), weights, where, "its four parts")
         else:
             policy = build_fitting(settings["network"], game, weights, where)
         policy.load_state_dict(weights)
@@ -141,6 +142,7 @@ def main(args: list[str] | None = None) -> None:
         command.add_argument(
             "--allow", nargs="+", default=[], metavar="PACKAGE", help="import games and networks from there too"
         )
+        command.add_argument("--code", type=Path, help="folder that they lie in, beside the current one")
         if run is run_show:
             command.add_argument("--game", type=int, required=True, help="its index, from 0")
         else:
@@ -150,13 +152,14 @@ def main(args: list[str] | None = None) -> None:
     for path in filter(None, (parsed.file, getattr(parsed, "ckpt_path", None))):
         if not path.is_file():
             parser.error(f"{path}: no such file")
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # what --allow names lies in the current folder
+    if parsed.code is not None and not parsed.code.is_dir():
+        parser.error(f"--code {parsed.code}: no such folder")
+    import_from(parsed.code)
     trust(parsed.allow)
     try:
         parsed.run(parsed)
     except ArtefactError as error:
-        print(f"error[3]: {error}", file=sys.stderr)
+        print(f"error[3]: {error}{what_is_missing(str(error))}", file=sys.stderr)
         sys.exit(3)
 
 

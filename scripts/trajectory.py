@@ -1,4 +1,4 @@
-"""Draw how PPO circles and R-NaD's last iterate converges: matching pennies and biased rock-paper-scissors.
+"""Draw how PPO circles and PPO + moving magnet converges: matching pennies and biased rock-paper-scissors.
 
     python scripts/trajectory.py [--out .github/rnad_trajectory.png] [--iterations 600]
 
@@ -27,7 +27,7 @@ from lit_rl.rnad import RNaD
 from lit_rl.run.figures import new_figure, save_figure
 from scripts.seeds import ROOT
 
-COLORS = {"PPO": "#b3541e", "R-NaD": "#1f5fa8"}
+COLORS = {"PPO": "#b3541e", "PPO + magnet": "#1f5fa8"}
 EQUILIBRIUM = {"matching_pennies": (0.5, 0.5), "biased_rps": (0.2, 0.6, 0.2)}
 
 
@@ -54,7 +54,7 @@ def last_iterates(algorithm: str, game: str, iterations: int, seed: int = 0) -> 
         model = RNaD(f"envs.{game}", reference=lambda p, g: Magnet(p, g, rate=0.02), reference_coef=0.5, **options)
     with torch.no_grad():  # both players begin with a habit
         model.policy.policy_head.weight.normal_(std=0.35)
-    if algorithm == "R-NaD":
+    if algorithm == "PPO + magnet":
         model.reference.policy.load_state_dict(model.policy.state_dict())
     data = SelfPlayDataModule(f"envs.{game}", num_envs=1024, num_steps=2, seed=seed)
     recorder = Recorder(GameTree(data.game))

@@ -319,13 +319,13 @@ def die_in_first_save() -> None:
     """Killed when the first checkpoint lies on the disk, but not yet under its name."""
     from lit_rl.run import checkpoint_io
 
-    stage = checkpoint_io._stage_checkpoint
+    stage = checkpoint_io.stage_checkpoint
 
     def staged(path, checkpoint):
         stage(path, checkpoint)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint_io._stage_checkpoint = staged
+    checkpoint_io.stage_checkpoint = staged
 
 
 TROUBLES = (

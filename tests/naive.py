@@ -275,8 +275,9 @@ def seat(began, share, drawn, shares, table, turn, uniform):
 
 
 def settle(done, table, team, earned, num_members):
-    """The tally [K, S, 5] of the games that ended: wins, draws, losses and returns against each member's team."""
-    tally = np.zeros((num_members, table.shape[1], 5))
+    """The tally [K, S, 7] of the games that ended: wins, draws, losses, returns and their squares against each member's
+    team."""
+    tally = np.zeros((num_members, table.shape[1], 7))
     for b in np.flatnonzero(done):
         returns = [np.mean([r for r, t in zip(earned[b], team) if t == s]) for s in range(table.shape[1])]
         if (table[b] == -1).all():
@@ -285,5 +286,6 @@ def settle(done, table, team, earned, num_members):
         for s, member in enumerate(table[b]):
             if s != mine:
                 won, lost = returns[mine] > returns[s], returns[mine] < returns[s]
-                tally[member, mine] += [won, not won and not lost, lost, returns[mine], returns[s]]
+                both = np.array([returns[mine], returns[s]])
+                tally[member, mine] += [won, not won and not lost, lost, *both, *both**2]
     return tally

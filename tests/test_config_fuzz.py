@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import inspect
 import math
 import random
@@ -152,6 +153,11 @@ def mutate(config: dict, rng: random.Random) -> tuple[str, str, tuple | None]:
     return text, "text", None
 
 
+def too_long(what: str, *signal_and_frame) -> None:
+    """Nothing may take for ever. (No Exception: the command would make an exit code of it.)"""
+    pytest.fail(f"a minute of the processor's time for {what}")
+
+
 def fuzz(count: int, seed: int, tmp_path: Path, capsys) -> dict[str, int]:
     from lit_rl.cli import main
 
@@ -163,7 +169,8 @@ def fuzz(count: int, seed: int, tmp_path: Path, capsys) -> dict[str, int]:
         if config["data"]["class_path"] == "LeagueDataModule":
             config["data"]["init_args"]["league"] = "league.sqlite"  # no run folder, no league there
         config["trainer"]["max_epochs"] = 1
-        kept = [c for c in config["trainer"]["callbacks"] if "ModelCheckpoint" not in str(c)]
+        idle = ("ModelCheckpoint", "ExploiterSpawner")  # which need a run folder
+        kept = [c for c in config["trainer"]["callbacks"] if not any(name in str(c) for name in idle)]
         config["trainer"]["callbacks"] = [*kept, {"class_path": "RunSummary", "init_args": {"plot": False}}]
         bases.append(config)
     for i in range(count):
@@ -171,8 +178,8 @@ def fuzz(count: int, seed: int, tmp_path: Path, capsys) -> dict[str, int]:
         path = tmp_path / "config.yaml"
         path.write_text(text)
         code = 0
-        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_VIRTUAL, 60)  # dies of it: nothing may take for ever
+        signal.signal(signal.SIGVTALRM, functools.partial(too_long, f"case {i}, {CONFIGS[i % len(bases)]}:\n{text}"))
+        signal.setitimer(signal.ITIMER_VIRTUAL, 60)  # of the processor: the slowest compiles for 11
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -188,9 +195,8 @@ def fuzz(count: int, seed: int, tmp_path: Path, capsys) -> dict[str, int]:
             assert claim is None or allowed(*claim), what
         else:
             line = err.splitlines()[-1]
-            memory = code == 1 and any(word in line for word in ("MemoryError", "allocate", "Storage size"))
             unstable = code == 4 and claim and claim[:2] == (0, "eps")  # a valid value that divides 0 by 0 later on
-            assert memory or unstable or (code == 2 and line.startswith("error[2]: ") and len(line) > 20), what
+            assert unstable or (code == 2 and line.startswith("error[2]: ") and len(line) > 20), what
         tally[f"{kind}, exit {code}"] = tally.get(f"{kind}, exit {code}", 0) + 1
     return dict(sorted(tally.items()))
 

@@ -25,6 +25,10 @@ class Evaluation:
     returns: np.ndarray  # [P] expected return when everybody plays the policy
     best_response_returns: np.ndarray  # [P] what each player could get against the others' policy
 
+    def __str__(self) -> str:
+        returns = " ".join(f"{r:+.4f}" for r in self.returns)
+        return f"NashConv {self.nash_conv:.6f}   exploitability {self.exploitability:.6f}   returns {returns}"
+
     @classmethod
     def of(cls, game: Game, returns: np.ndarray, best: np.ndarray) -> "Evaluation":
         """Raises ArithmeticError: a value outside what the game allows, a defect of the game or of an evaluator."""

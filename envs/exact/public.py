@@ -19,13 +19,13 @@ from functools import cache
 import numpy as np
 
 from envs.exact.evaluation import Evaluation, FlatPolicy, Policy, answers
-from envs.expansion import GameTooLargeError
+from envs.expansion import GameTooLargeError, longest, refuse_longer
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 from envs.structure import DealtThenPublic
 
 PLAYS_CHANCE, ENDS = 2, 3  # kinds of public positions; 0 and 1: that player moves
-ENDED, FULL, NEW_CHANCE, NEW_PAYOFF = 0, 1, 2, 3  # how a walk came back
+ENDED, FULL, NEW_CHANCE, NEW_PAYOFF, TOO_LONG = 0, 1, 2, 3, 4  # how a walk came back
 UNKNOWN = -1
 
 
@@ -98,7 +98,7 @@ class PublicEvaluator:
         """All public positions, depth first; each by one history that leads there."""
         game = self.game
         walk, classes, tree = _compile_walk(game), _Classes(game, self._dealt, self._weight), _Tree()
-        depth = game.max_steps + 2
+        depth = longest(game) + 1
         state, path = np.zeros(depth, game.state_dtype), np.zeros(depth, np.int16)
         branch = np.zeros((depth, max(game.num_chance_outcomes, 1)), game.state_dtype)  # a history after each outcome
         branch_class = np.full(branch.shape, UNKNOWN, np.int32)
@@ -116,7 +116,9 @@ class PublicEvaluator:
             if ended == ENDED:
                 break
             d = int(at[0])
-            if ended == FULL:
+            if ended == TOO_LONG:
+                refuse_longer(game)
+            elif ended == FULL:
                 tree.grow(game.num_actions)
             elif ended == NEW_CHANCE:
                 classes.open_chance(int(chance[d]), path[:d], branch[d], branch_class[d])
@@ -199,7 +201,7 @@ class PublicEvaluator:
         respond = _record if len(chosen) else _respond
         respond(
             tree.depth, tree.kind, tree.edge, tree.link, self._probs_first, self.flat(policy).probs, *self._matrices,
-            self.game.max_steps + 2, returns, best, self._hand_first, tree.first_action, tree.actions, chosen,
+            longest(self.game) + 1, returns, best, self._hand_first, tree.first_action, tree.actions, chosen,
         )  # fmt: skip
         return returns, best, chosen
 
@@ -375,6 +377,8 @@ def _compile_walk(game: Game):
                 if a == num_outcomes:
                     d -= 1
                     continue
+                if d + 1 == len(state):
+                    return TOO_LONG
                 state[d + 1] = branch[d, a]
                 chance[d + 1] = branch_class[d, a]
             else:
@@ -383,6 +387,8 @@ def _compile_walk(game: Game):
                 if k == first_action[link[n] + 1]:
                     d -= 1
                     continue
+                if d + 1 == len(state):
+                    return TOO_LONG
                 a = actions[k]
                 state[d + 1] = state[d]
                 apply_action(state[d + 1], a)

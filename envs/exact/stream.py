@@ -14,13 +14,13 @@ from functools import cache
 import numpy as np
 
 from envs.exact.evaluation import Evaluation, FlatPolicy, Policy, answers
-from envs.expansion import GameTooLargeError, compile_expansion
+from envs.expansion import GameTooLargeError, compile_expansion, longest, refuse_longer
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 
 SLICE = 2_000_000  # histories between two looks at the clock
 BUILD, EVALUATE = 0, 1  # what a walk is for
-ENDED, PAUSED, FULL, CLASH = 0, 1, 2, 3  # how it came back
+ENDED, PAUSED, FULL, CLASH, TOO_LONG = 0, 1, 2, 3, 4  # how it came back
 EMPTY = -1
 
 
@@ -38,6 +38,7 @@ class StreamEvaluator:
 
     Raises:
         GameTooLargeError: more seconds or bytes.
+        RulesError: a game goes on after max_steps.
         ValueError: two histories with the same infostate have different legal actions.
     """
 
@@ -51,6 +52,8 @@ class StreamEvaluator:
                     f"{game.name}: an infostate has different legal actions in two histories, or two infostates hash "
                     f"alike; one of them: {game.render(walk.state[walk.depth[0]])}"
                 )
+            if ended == TOO_LONG:
+                refuse_longer(game)
             if ended == FULL:
                 store.grow()
             seconds, size = time.thread_time() - began, store.nbytes
@@ -208,7 +211,7 @@ class _Walk:
     """A depth-first walk over all histories that can pause: the stack, one level per action."""
 
     def __init__(self, game: Game):
-        self.game, depth, players = game, game.max_steps + 2, game.num_players
+        self.game, depth, players = game, longest(game) + 1, game.num_players
         self.state = np.zeros(depth, game.state_dtype)
         self.depth = np.zeros(2, np.int64)  # the level; whether it was entered already
         self.next = np.zeros(depth, np.int64)
@@ -380,6 +383,8 @@ def compile_walk(game: Game):
                     entered = 1
                     continue
                 action = row_action[row_first[r] + a]
+            if d + 1 == len(state):
+                return TOO_LONG
             state[d + 1] = state[d]
             apply_action(state[d + 1], action)
             for q in range(num_players):

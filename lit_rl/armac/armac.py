@@ -1,19 +1,19 @@
 """ARMAC: an actor and a regret policy mixed per infostate, their average policy as the product.
 
-The advantage regret-matching actor-critic (Gruslys et al. 2020, arXiv 2008.12234) plays by regret matching on regrets
-that a network has learned from a critic of whole histories, and keeps the average of the policies played, which
-approaches an equilibrium of a two-player zero-sum game. The users' documents add an actor, and a learned share of it:
+What the default is: outcome-sampling MCCFR+ with a learned history critic, distilled (rows per infostate). One seat of
+each game explores; a critic of whole histories, corrected by what happened, tells the regrets of all its actions
+(`conditional_regrets`: a control variate, Davis et al. 2020; DREAM, Steinberger et al. 2020). `armac.memory` sums them
+per infostate, cut off at 0 (CFR+), and the other seat's policies with weight t^2. Networks learn the critic and two
+distillations: the policy that plays next, regret matching on the sums, and the average policy, the product.
+
+ARMAC as published (Gruslys et al. 2020, arXiv 2008.12234): the other seat and the regrets are past policies'
+(`datamodules.retrospective`), and a network learns the regrets themselves (`armac.memory.ReservoirMemory`); critic,
+explorer and average are as above. The users' documents add an actor, and a learned share of it:
 
     pi_mix = mix_lambda pi_actor + (1 - mix_lambda) pi_regret          (`armac.mixing`; 0 is regret matching alone)
-
-From the paper: regret matching on learned conditional advantages, the history critic with expected one-step targets,
-one seat that explores while the other plays the policy, the average policy learned at the other's decisions, and, with
-`datamodules.retrospective`, past policies in that seat, whose regrets are met again instead of summed. Ours, after
-DREAM (Steinberger et al. 2020), and the default: regrets are of the current policy and summed in a memory
-(`armac.memory`), and the critic is corrected by what happened (`conditional_regrets`). Also ours: sums
-of regrets cut off at 0 (CFR+), quadratic averaging, critic targets that fade over ten iterations, and the actor's rule,
-NeuRD on the same advantages with an entropy bonus. Each of the two policies learns as if it had played itself: a
-scheduler that has no regret over their mixtures then has none over both.
+Ours: critic targets that fade over ten iterations, and the actor's rule, NeuRD on the same advantages with an entropy
+bonus. Each of the two learns as if it had played itself, so that a scheduler without regret over their mixtures has
+none over both; the one here is not without (`armac.meta_regret`: means that fade, clipped, learned by a network).
 
 The share of the actor is fixed, or chosen per infostate by a scheduler that learns from meta-regrets
 (`armac.mix_scheduler`, `armac.meta_regret`). What this leaves out: recurrence, games with more than two players or
@@ -87,7 +87,7 @@ class ARMAC(L.LightningModule):
         explorers: one: in row b player b mod P explores, its decisions train regrets and those of the others show the
             policy for the average; all: everybody explores alike, and every decision does both.
         exploration: how often a player who explores draws uniformly instead of by the policy, so that actions excluded
-            by regret matching are tried again; 1 suits one explorer, 0.1 all.
+            by regret matching are tried again; 1 for one explorer: only then do all iterations weigh the same in sums.
         use_scheduler: let `scheduler` choose the actor's share at each infostate; false: `mix_lambda` everywhere.
         mix_lambda: the actor's share without a scheduler; at 0 there is no actor.
         scheduler: builds the scheduler.
@@ -97,7 +97,7 @@ class ARMAC(L.LightningModule):
         mixer: builds what makes one policy of two.
         optimizer: torch optimizer; its learning rate is not used, but those of the settings below.
         groups: how each of the networks is trained.
-        trace_lambda: of the correction by what happened, see `lit_rl.returns.conditional_regrets`; 1 is unbiased.
+        trace_lambda: of the correction by what happened; 1: regrets are right in the mean, whatever the critic says.
         ratio_cap: bound on a single ratio pi(a) / mu(a) in it; null for none.
         actor_entropy_coef: weight of the actor's entropy, in reward units per nat.
         actor_threshold: the actor's logits, centred, are not pushed further out than this (NeuRD).

@@ -1,10 +1,10 @@
 """What ARMAC remembers of the games so far: regrets, and policies that were played.
 
-`RowMemory` keeps sums, one row per distinct infostate: every sample counts, and the network is trained on the sums. It
-is for games whose infostates can be counted; a sceptic may call it tabular. `ReservoirMemory` keeps raw samples, a
-bounded number of them, in which each sample of the past survives with the same probability (Vitter 1985), which is how
-methods for large games remember. Both hand out `Rows`, the targets of a network. What the critic is to learn is
-remembered elsewhere (`armac.critic_memory`).
+`RowMemory` is a table: sums, one row per distinct infostate, and the networks learn what it says. It is for games whose
+infostates can be counted. `ReservoirMemory` keeps raw samples, a bounded number of them, in which each sample of the
+past survives with the same probability (Vitter 1985). With minibatches, which a game of countless infostates needs,
+it has not been seen to come close to the table (configs/LOG.md). Both hand out `Rows`, the targets of a network. What
+the critic is to learn is remembered elsewhere (`armac.critic_memory`).
 
 Letters: N decisions, M rows, A actions, D obs shape.
 """
@@ -64,10 +64,9 @@ class RowMemory(Memory):
     """Sums per infostate. Regrets are those of CFR+: R <- max(R + r, 0) after each iteration (Tammelin 2014); policies
     are summed with weight t^averaging_power of iteration t (2: the quadratic average).
 
-    The regret network holds regrets on a log scale, up to a factor per infostate, which regret matching does not see:
-    its policy is that of the regrets exp(logits), the softmax, and it is trained by cross-entropy to the policy of the
-    summed regrets, an infostate visited n times weighing n^visit_exponent. Ours; trained on the regrets themselves the
-    network does worse.
+    The regret network never sees a regret: it is trained by cross-entropy to the policy that regret matching makes of
+    the summed regrets, an infostate visited n times weighing n^visit_exponent, and its own policy is the softmax. Ours;
+    trained on the regrets themselves the network does worse.
 
     With `floor` false and a `regret_decay` below 1 the regrets are a fading mean instead: right where every past policy
     plays equally often (`lit_rl.armac.past_policies`), so that nothing has to be summed over the past.

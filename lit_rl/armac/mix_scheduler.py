@@ -13,7 +13,7 @@ sample of softmax(logits), mix_lambda is exactly its value, and its gradient is 
 temperature, which falls linearly over the run. In evaluation it is the likeliest bin. Through the warm-up mix_lambda
 stands still, in both; the logits are the network's all the same, so that it can learn meanwhile.
 
-Measured (configs/leduc_armac.yaml has the table, ten seeds): over shares from 0 to 1 it does worse than the best fixed
+Measured (configs/LOG.md has the table, ten seeds): over shares from 0 to 1 it does worse than the best fixed
 share, on Kuhn and on Leduc. With `bins: [0, 0.125, 0.25]` and `warmup_lambda: 0.125` it is as good as the best fixed
 share of either game. It has not been seen to gain anything beyond that.
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from envs.game import Game
 from lit_rl.armac.rows import Samples
 from lit_rl.row_index import RowIndex, obs_dtype
-from lit_rl.run.saved_values import saved_dict, saved_int, saved_tensor
+from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_tensor
 
 SAMPLE = ("obs", "legal", "vector", "weight")  # of a reservoir, one row per sample
+SUMS = ("index", "sums", "total")  # of one that adds up
 
 
 class Reservoir:
@@ -32,6 +33,7 @@ class Reservoir:
         self.weight = torch.zeros(0, dtype=torch.float64)
         self.index = RowIndex.of(game) if adds_up else None
         self._sums, self._total = torch.zeros(0, game.num_actions, dtype=torch.float64), self.weight
+        self._samples = torch.zeros(0, dtype=torch.int64)  # of each infostate: what says that it is there
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
@@ -46,22 +48,22 @@ class Reservoir:
         kept = (place < self.capacity).nonzero().flatten()
         kept = kept[_last_of_each(place[kept])]
         at = place[kept]
-        self._count(at[at < before], -1.0)
+        self._count(at[at < before], -1)
         self.obs[at], self.legal[at], self.vector[at] = (
             samples.obs[kept],
             samples.legal[kept],
             samples.vector[kept].float(),
         )
         self.weight[at] = weight
-        self._count(at, 1.0)
+        self._count(at, 1)
         self.seen += n
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Infostates obs [M, *D] with legal [M, A], the weighted sum of their vectors [M, A] and their weight [M]."""
-        there = self._total > 0
+        there = self._samples > 0
         return self.index.obs[there], self.index.legal[there], self._sums[there], self._total[there]
 
-    def _count(self, at: Tensor, sign: float) -> None:
+    def _count(self, at: Tensor, sign: int) -> None:
         """Add the samples at those places to the sums, or take them out of them."""
         if self.index is None or not len(at):
             return
@@ -69,9 +71,13 @@ class Reservoir:
         more = len(self.index) - len(self._total)
         self._sums = torch.cat([self._sums, self._sums.new_zeros(more, self._sums.shape[1])])
         self._total = torch.cat([self._total, self._total.new_zeros(more)])
+        self._samples = torch.cat([self._samples, self._samples.new_zeros(more)])
         weight = sign * self.weight[at]
         self._sums.index_add_(0, row, weight.unsqueeze(1) * self.vector[at])
         self._total.index_add_(0, row, weight)
+        self._samples.index_add_(0, row, torch.full_like(row, sign))
+        left = row[self._samples[row] == 0]
+        self._sums[left], self._total[left] = 0.0, 0.0  # not what rounding has left of them
 
     def state_dict(self) -> dict:
         state = {name: getattr(self, name)[: len(self)].clone() for name in SAMPLE} | {"seen": self.seen}
@@ -80,7 +86,7 @@ class Reservoir:
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        saved_dict(state, "reservoir", (*SAMPLE, "seen", *(() if self.index is None else ("index", "sums", "total"))))
+        saved_dict(state, "reservoir", (*SAMPLE, "seen", *(() if self.index is None else SUMS)))
         self.seen = saved_int(state["seen"], "reservoir.seen")
         for name in SAMPLE:
             here, low = getattr(self, name), 0.0 if name == "weight" else None
@@ -91,6 +97,9 @@ class Reservoir:
             m, kind = len(self.index), torch.float64
             self._sums = saved_tensor(state["sums"], "reservoir.sums", kind, (m, self.vector.shape[1]))
             self._total = saved_tensor(state["total"], "reservoir.total", kind, (m,))
+            row = self.index.find_or_add(self.obs, self.legal)
+            need(len(self.index) == m, "reservoir.index has no place for some of the samples")
+            self._samples = torch.bincount(row, minlength=m)
 
     def _grow(self, size: int) -> None:
         for name in SAMPLE:

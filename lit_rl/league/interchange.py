@@ -13,7 +13,7 @@ from pathlib import Path
 from lit_rl.league.league import League, Member, what_it_lacks
 from lit_rl.league.player_file import interface_of
 from lit_rl.league.ratings import Rating
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ArtefactError
 
 LARGEST = 64 << 20  # bytes of a JSON file

@@ -26,7 +26,10 @@ from lit_rl.run.errors import ArtefactError, ConfigError
 
 STATES = ("active", "retired", "quarantined")
 NEEDS = {"heuristic": ("path",), "past": ("file",), "exploiter": ("file",), "external": ("file", "path")}  # one of them
-IMPOSSIBLE = "min(seat, wins, draws, losses) < 0 OR max(abs(member_return), abs(opponent_return)) > 1e300"
+IMPOSSIBLE = (
+    "min(seat, wins, draws, losses, member_square, opponent_square) < 0 "
+    "OR max(abs(member_return), abs(opponent_return), member_square, opponent_square) > 1e300"
+)
 LONGEST_JSON = 100_000  # characters of init_args and of notes
 
 
@@ -54,12 +57,13 @@ class Member(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Games of `member`, sitting in `seat`, against `opponent`; returns are sums over the games, in reward units.
+    """Games of `member`, sitting in `seat`, against `opponent`; returns, and squares of a game's return, are sums over
+    the games, in reward units.
 
     The table has a seat for each team of the game: where everybody plays alone, a seat is a player. A team's return is
     the mean over its players, and whose return is larger has won. A game among more than two teams counts once for each
     of the others: `member` against that team alone, whatever the rest got. Ratings take these pairs as they are, so a
-    game among four weighs as much as three games of two. In a match (`play_match`) one opponent has all other seats,
+    game among four weighs as much as three games of two. In a match (`match_players`) one opponent has all other seats,
     and a game counts once, against their mean.
     """
 
@@ -71,6 +75,8 @@ class Result(NamedTuple):
     losses: int
     member_return: float = 0.0  # of its team, a player's mean
     opponent_return: float = 0.0
+    member_square: float = 0.0
+    opponent_square: float = 0.0
 
     @property
     def games(self) -> int:
@@ -83,6 +89,7 @@ class Payoff(NamedTuple):
     score: float  # wins + draws / 2
     games: int
     total_return: float
+    total_square: float  # of each game's return
 
 
 class Roster(NamedTuple):
@@ -267,7 +274,8 @@ class League:
         """All of them: (run, iteration, source, result)."""
         rows = self._rows.query(
             "SELECT run, iteration, source, member, opponent, seat, wins, draws, losses, member_return, "
-            "opponent_return FROM results JOIN batches ON batches.id = results.batch ORDER BY results.rowid"
+            "opponent_return, member_square, opponent_square FROM results JOIN batches ON batches.id = results.batch "
+            "ORDER BY results.rowid"
         )
         return [(*row[:3], Result(*row[3:])) for row in rows]
 
@@ -275,16 +283,16 @@ class League:
         """(member, opponent) -> what the first got against the second, over all results or those of one source."""
         table: dict[tuple[str, str], list[float]] = {}
         where = "WHERE source = ?" if source else ""
-        for member, opponent, wins, draws, losses, mine, theirs in self._rows.query(
-            "SELECT member, opponent, sum(wins), sum(draws), sum(losses), sum(member_return), sum(opponent_return) "
+        for member, opponent, wins, draws, losses, *sums in self._rows.query(
+            "SELECT member, opponent, sum(wins), sum(draws), sum(losses), sum(member_return), sum(opponent_return), "
+            "sum(member_square), sum(opponent_square) "
             f"FROM results JOIN batches ON batches.id = results.batch {where} GROUP BY member, opponent",
             [source] if source else [],
         ):
-            for pair, won, total in (((member, opponent), wins, mine), ((opponent, member), losses, theirs)):
-                entry = table.setdefault(pair, [0.0, 0, 0.0])
-                entry[0] += won + 0.5 * draws
-                entry[1] += wins + draws + losses
-                entry[2] += total
+            for pair, won, side in (((member, opponent), wins, 0), ((opponent, member), losses, 1)):
+                entry = table.setdefault(pair, [0.0, 0, 0.0, 0.0])
+                more = (won + 0.5 * draws, wins + draws + losses, sums[side], sums[2 + side])
+                entry[:] = (x + y for x, y in zip(entry, more))
         return {pair: Payoff(*entry) for pair, entry in table.items()}
 
     def games(self) -> dict[str, int]:

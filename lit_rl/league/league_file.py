@@ -23,7 +23,7 @@ from pathlib import Path
 from lit_rl.run.errors import ArtefactError, StorageError
 
 BUSY_SECONDS = 60.0  # how long to wait for another process's transaction
-APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 3  # "LRL1"
+APPLICATION_ID, SCHEMA_VERSION = 0x4C52_4C31, 4  # "LRL1"
 LONGEST_VALUE = 64 << 20  # bytes
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL, hash INTEGER NOT NULL);
@@ -39,6 +39,7 @@ CREATE TABLE results (
     batch INTEGER NOT NULL REFERENCES batches (id), member TEXT NOT NULL REFERENCES members (name),
     opponent TEXT NOT NULL REFERENCES members (name), seat INTEGER NOT NULL, wins INTEGER NOT NULL,
     draws INTEGER NOT NULL, losses INTEGER NOT NULL, member_return REAL NOT NULL, opponent_return REAL NOT NULL,
+    member_square REAL NOT NULL, opponent_square REAL NOT NULL,
     hash INTEGER NOT NULL);
 CREATE INDEX results_of ON results (member, opponent);
 CREATE TABLE rosters (

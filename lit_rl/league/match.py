@@ -30,6 +30,7 @@ class Match(NamedTuple):
     returns: np.ndarray  # [S] float64, sum
     squares: np.ndarray  # [S] float64, sum of squared returns
     others: np.ndarray  # [S] float64, sum of what the other teams got on average
+    other_squares: np.ndarray  # [S] float64, sum of its squares
 
     @property
     def win_rate(self) -> float:
@@ -51,13 +52,22 @@ class Match(NamedTuple):
         half = z * math.sqrt(float((variance / self.games).sum())) / len(self.games)
         return self.mean_return - half, self.mean_return + half
 
+    def __str__(self) -> str:
+        (low, high), (less, more) = self.win_interval(), self.return_interval()
+        return (
+            f"win rate {self.win_rate:.3f} [{low:.3f}, {high:.3f}]   return {self.mean_return:+.3f} "
+            f"[{less:+.3f}, {more:+.3f}]"
+        )
+
     def results(self, member: str, opponent: str) -> list[Result]:
         """A league's results of the match: `member` was the first player, `opponent` had all other seats."""
         losses = self.games - self.wins - self.draws
-        rows = zip(self.wins, self.draws, losses, self.returns, self.others)
+        rows = zip(
+            self.wins, self.draws, losses, self.returns, self.others, self.squares, self.other_squares
+        )  # fmt: skip
         return [
-            Result(member, opponent, seat, int(won), int(drawn), int(lost), float(mine), float(theirs))
-            for seat, (won, drawn, lost, mine, theirs) in enumerate(rows)
+            Result(member, opponent, seat, int(won), int(drawn), int(lost), *map(float, sums))
+            for seat, (won, drawn, lost, *sums) in enumerate(rows)
         ]
 
 
@@ -69,7 +79,7 @@ def games_of(game: Game, truncate_after: int | None = None) -> MakeEnv:
     return lambda num_envs, seed: VectorEnv(game, num_envs, seed, truncate_after)
 
 
-def play_match(make_env: MakeEnv, first: Player, second: Player, num_games: int, seed: int) -> Match:
+def match_players(make_env: MakeEnv, first: Player, second: Player, num_games: int, seed: int) -> Match:
     """`first` in one seat, `second` in all others, `num_games` games (rounded up to the same number for each seat).
 
     A seat is a team of the game, all of its players; among more than two teams `second` takes all teams but one, and
@@ -80,7 +90,7 @@ def play_match(make_env: MakeEnv, first: Player, second: Player, num_games: int,
     team, num_seats = np.array(game.team), game.num_teams
     in_team = np.equal.outer(team, np.arange(num_seats))  # [P, S]
     each = -(-num_games // num_seats)
-    left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(6)]
+    left, part, total = each * num_seats, 0, [np.zeros(num_seats) for _ in range(7)]
     while left > 0:
         rows = min(left, ROWS // num_seats * num_seats)
         env = make_env(rows, derive_key(seed, MATCH_STREAM, part))
@@ -102,7 +112,7 @@ def play_match(make_env: MakeEnv, first: Player, second: Player, num_games: int,
         returns = earned @ in_team / in_team.sum(0)  # [rows, S]
         own = returns[np.arange(rows), seat]
         others = (returns.sum(1) - own) / (num_seats - 1)
-        facts = (own > others, own == others, np.ones(rows), own, own**2, others)
+        facts = (own > others, own == others, np.ones(rows), own, own**2, others, others**2)
         for tally, values in zip(total, facts):
             np.add.at(tally, seat, values)
         left, part = left - rows, part + 1

@@ -27,6 +27,8 @@ class Pool:
     roles: tuple[str, ...]
     score: np.ndarray  # [K] float64, the learner's against each of them: 1 a win, 1/2 a draw
     games: np.ndarray  # [K] float64 that the score comes from
+    returns: np.ndarray  # [K] float64, the learner's in those games, summed, in units of the game's largest
+    squares: np.ndarray  # [K] float64, likewise summed, of each game's return
     rating: np.ndarray  # [K] float64, the members'
     learner_rating: float = 1500.0
     learner_games: float = 0.0
@@ -34,6 +36,30 @@ class Pool:
     def win_rate(self, prior_games: float = 16.0) -> np.ndarray:
         """[K] the learner's win rates, smoothed by so many games of 1/2: (score + n/2) / (games + n)."""
         return (self.score + 0.5 * prior_games) / np.maximum(self.games + prior_games, 1e-12)
+
+    def sure_return(self, prior_games: float = 16.0, z: float = 1.96) -> np.ndarray:
+        """[K] the learner's mean returns, in units of the game's largest, as far as they are sure to differ from 0: the
+        end of the 95 % interval that lies nearer to 0, and 0 where the interval holds it. So many games are added of
+        which half were won and half lost by the largest return."""
+        games = np.maximum(self.games + prior_games, 1e-12)
+        mean = self.returns / games
+        half = z * np.sqrt(np.maximum((self.squares + prior_games) / games - mean**2, 0.0) / games)
+        return np.sign(mean) * np.maximum(np.abs(mean) - half, 0.0)
+
+    def standing(self, prior_games: float = 16.0) -> np.ndarray:
+        """[K] how the learner stands with each: 1/2 even, more where it gains, less where it loses.
+
+        Where every game is won by +1 or lost by -1 it is the win rate. Elsewhere hands won say little (near an
+        equilibrium of Leduc a best response wins half of them and still earns), and mean returns decide:
+
+            1/2 + 0.45 r / max |r|,     r = `sure_return`, the maximum over the pool
+
+        in units of the pool's largest, since those of the game's largest are all near 0 where few games are big ones.
+        """
+        if np.allclose(self.returns, 2 * self.score - self.games, rtol=0, atol=1e-6 * (1 + self.games.max())):
+            return self.win_rate(prior_games)
+        sure = self.sure_return(prior_games)
+        return 0.5 + 0.45 * sure / max(np.abs(sure).max(), 1e-12)
 
 
 Matchmaker = Callable[[Pool], np.ndarray]  # -> [K] float64 shares, which sum to 1
@@ -67,8 +93,8 @@ def role_weights(pool: Pool, weights: Mapping[str, float]) -> np.ndarray:
     return _shares(np.array(each))
 
 
-def inverse_win_rate(pool: Pool, floor: float = 0.05, min_share: float = 0.0, prior_games: float = 16.0) -> np.ndarray:
-    """Whom the learner beats less it meets more: max(1 - win rate, floor), normalised.
+def inverse_standing(pool: Pool, floor: float = 0.05, min_share: float = 0.0, prior_games: float = 16.0) -> np.ndarray:
+    """Whom the learner beats less it meets more: max(1 - standing, floor), normalised (`Pool.standing`).
 
     `floor` acts before the normalisation, as in the documents' table (win rates of 93 % and 72 % among weights that sum
     to 1.75 make 4 % and 16 %): it bounds how much less often than a member never beaten one may be met, not a share.
@@ -82,15 +108,16 @@ def inverse_win_rate(pool: Pool, floor: float = 0.05, min_share: float = 0.0, pr
     k = len(pool.names)
     if min_share * k > 1 + 1e-9:
         raise ConfigError(f"min_share={min_share} x {k} members > 1; use at most {1 / k:.3g}, or retire members")
-    weight = np.maximum(1.0 - pool.win_rate(prior_games), floor)
+    weight = np.maximum(1.0 - pool.standing(prior_games), floor)
     return min_share + max(0.0, 1 - min_share * k) * _shares(weight)
 
 
 def pfsp(pool: Pool, weighting: str = "hard", power: float = 2.0, prior_games: float = 16.0) -> np.ndarray:
-    """Prioritised fictitious self-play (Vinyals et al. 2019, AlphaStar, supplement): f(win rate w), normalised.
+    """Prioritised fictitious self-play (Vinyals et al. 2019, AlphaStar, supplement): f(w), normalised.
 
     hard: (1 - w)^power, the ones that beat us; variance: (w (1 - w))^power, the ones of our own strength (power 1 in
-    the paper).
+    the paper). w is the win rate there; here it is `Pool.standing`, which is the win rate where a win is +1 and a loss
+    is -1.
 
     Raises:
         ConfigError: unknown weighting, or a power not positive.
@@ -100,12 +127,12 @@ def pfsp(pool: Pool, weighting: str = "hard", power: float = 2.0, prior_games: f
     if not (power > 0 and math.isfinite(power)):
         raise ConfigError(f"power={power}: must be positive and finite")
     _not_negative(prior_games=prior_games)
-    w = pool.win_rate(prior_games)
+    w = pool.standing(prior_games)
     return _shares((1.0 - w if weighting == "hard" else w * (1.0 - w)) ** power)
 
 
 def skill_matched(pool: Pool, sigma: float = 200.0, min_games: float = 20.0) -> np.ndarray:
-    """Opponents of like rating: exp(-difference^2 / (2 sigma^2)), normalised.
+    """Opponents of like rating: exp(-difference^2 / (2 sigma^2)), normalised. Ratings are of games won.
 
     A learner with fewer than `min_games` games meets only members within 200 rating points; if there is none, within
     400, then 800, then anybody.
@@ -148,7 +175,7 @@ def load_matchmaker(path: str, options: Mapping | None = None) -> Matchmaker:
     try:
         function = getattr(importlib.import_module(module or __name__), name)
     except (ImportError, AttributeError):
-        ours = ", ".join(f.__name__ for f in (uniform, role_weights, inverse_win_rate, pfsp, skill_matched))
+        ours = ", ".join(f.__name__ for f in (uniform, role_weights, inverse_standing, pfsp, skill_matched))
         raise ConfigError(f"matchmaker={path!r}: no such function; use {ours}, or an import path") from None
     options = dict(options or {})
     parameters = list(inspect.signature(function).parameters)[1:]
@@ -157,7 +184,7 @@ def load_matchmaker(path: str, options: Mapping | None = None) -> Matchmaker:
             raise ConfigError(f"matchmaker_options: {path} has no {option!r}; it has {', '.join(parameters) or 'none'}")
     matchmaker = partial(function, **options)
     try:
-        draw_shares(matchmaker, Pool(("probe",), ("past",), np.zeros(1), np.zeros(1), np.full(1, 1500.0)))
+        draw_shares(matchmaker, Pool(("probe",), ("past",), *np.zeros((4, 1)), np.full(1, 1500.0)))
     except TypeError as error:
         raise ConfigError(f"matchmaker={path!r}: {error}; give it in matchmaker_options") from None
     return matchmaker

@@ -27,7 +27,7 @@ from lit_rl.league.players import (
     path_and_arguments,
     player_class,
 )
-from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, MEMBER_RETURN, WINS, Seating
+from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, WINS, Seating
 from lit_rl.run.allowed import check_code, trust, trust_named_in
 from lit_rl.run.errors import ArtefactError, ConfigError
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list
@@ -61,11 +61,11 @@ class Opposition:
         league: on the rank that reads and writes it; None on the others, or where there is no file.
         folder: what members' files are relative to, on every rank.
         memory_games: results with a member count as this many games at most, the newer ones the more.
-        sum_over_ranks: tally [K, S, 5] float64 -> the sum of all ranks' tallies; identity for one process.
+        sum_over_ranks: tally [K, S, 7] float64 -> the sum of all ranks' tallies; identity for one process.
         from_first_rank: value -> the first rank's value, on every rank; identity for one process.
 
     Attributes:
-        counts: name -> the learner's [score, games] against the member, fading.
+        counts: name -> the learner's [score, games, returns, squares] against the member, fading: what a `Pool` says.
         members: name -> everybody met, as it played when it was met last.
         refreshed: iteration of the last refresh; -1 before the first.
     """
@@ -163,9 +163,10 @@ class Opposition:
         """Let the matchmaker know of results of the learner's, on every rank alike; old ones fade."""
         for r in results:
             if r.games:
-                count = self.counts.setdefault(r.opponent, [0.0, 0.0])
-                count[0] += r.wins + 0.5 * r.draws
-                count[1] += r.games
+                count = self.counts.setdefault(r.opponent, [0.0] * 4)
+                largest = self.seating.env.game.max_return
+                more = (r.wins + 0.5 * r.draws, r.games, r.member_return / largest, r.member_square / largest**2)
+                count[:] = (x + y for x, y in zip(count, more))
         for count in self.counts.values():
             fade = min(1.0, self.memory_games / max(count[1], 1.0))
             count[:] = [fade * x for x in count]
@@ -220,8 +221,9 @@ class Opposition:
         self.seating.load_state_dict(state["seating"])
         counts, members = saved_dict(state["counts"], "counts"), saved_dict(state["members"], "members")
         for count in counts.values():
-            score, games = (saved_float(x, "counts", 0.0) for x in saved_list(count, "counts", 2))
-            need(score <= games, "counts has a score of more than its games")
+            score, games, returns, squares = (saved_float(x, "counts") for x in saved_list(count, "counts", 4))
+            need(0 <= score <= games and squares >= 0, "counts has a score outside of its games")
+            need(abs(returns) <= 1.001 * games, "counts has more than the largest return in each game")
         for how in members.values():
             saved_dict(how, "members", IN_CHECKPOINTS)
             for name in ("role", "file", "sha256", "path"):
@@ -240,8 +242,7 @@ class Opposition:
         tally = self.sum_over_ranks(self.seating.take_tally())
         return [
             Result(
-                self.run, name, seat, int(row[WINS]), int(row[DRAWS]), int(row[LOSSES]), float(row[LEARNER_RETURN]),
-                float(row[MEMBER_RETURN]),
+                self.run, name, seat, int(row[WINS]), int(row[DRAWS]), int(row[LOSSES]), *row[LEARNER_RETURN:]
             )
             for name, seats in zip(self.seating.names, tally.tolist()) for seat, row in enumerate(seats)
         ]  # fmt: skip
@@ -266,12 +267,14 @@ class Opposition:
         return Candidates(members, roster.own.rating, float(roster.own_games))
 
     def _pool(self, found: Candidates) -> Pool:
-        count = np.array([self.counts.get(m.name, [0.0, 0.0]) for m in found.members])
+        count = np.array([self.counts.get(m.name, [0.0] * 4) for m in found.members])
         return Pool(
             names=tuple(m.name for m in found.members),
             roles=tuple(m.role for m in found.members),
             score=count[:, 0],
             games=count[:, 1],
+            returns=count[:, 2],
+            squares=count[:, 3],
             rating=np.array([m.rating.rating for m in found.members]),
             learner_rating=found.rating,
             learner_games=found.games,

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from envs.game import Interface
 from lit_rl.policy import ActorCritic
 from lit_rl.run.allowed import check_code, import_allowed, trust_named_in
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import damage_of, replace_file
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import check_tensors, cut, first_line, load_plain
 
@@ -45,9 +45,10 @@ def sha256_of(path: Path) -> str:
 def network_of(module) -> dict | None:
     """How an algorithm's exported policy is built, {class_path, init_args}; None where only Python code knows.
 
-    `module`: a LightningModule with `export_policy()`, and hyper-parameters as the command line saves them.
+    `module`: a LightningModule with `export_policy()`, and hyper-parameters as the command line saves them, or as
+    `lit_rl.run.resume.save_plain_hyperparameters` does.
     """
-    spec = module.hparams.get("network")
+    spec = module.hparams.get("network") or getattr(module, "network_spec", None)
     if not isinstance(spec, dict) or "class_path" not in spec:
         return None
     spec = json.loads(json.dumps(spec))  # plain: the CLI's number types cannot be loaded with weights_only
@@ -84,33 +85,41 @@ def build_network(spec: dict, game: Interface) -> nn.Module:
 
 
 def build_fitting(spec: dict, game: Interface, state: dict, where: str) -> nn.Module:
-    """`build_network`, once it is known that `state` are its weights: nothing is allocated that they do not fill.
+    """`build_network`, once it is known that `state` are its weights; see `fitting`."""
+    check_code(spec, where)
+    return fitting(lambda: build_network(spec, game), state, where, cut(spec))
 
-    The network is first built without any memory, on the meta device. One that cannot be built so, since it looks at
-    its numbers, may take as much memory as its file has weights, and a little more.
+
+def fitting(build: Callable[[], nn.Module], state: dict, where: str, what: str) -> nn.Module:
+    """What `build` makes, once it is known that `state` are its weights: nothing is allocated that they do not fill.
+
+    It is first built without any memory, on the meta device. A network that cannot be built so, since it looks at its
+    numbers, may take as much memory as its file has weights, and a little more.
+
+    Args:
+        what: the network, in words.
 
     Raises:
-        ArtefactError: it cannot be built, or is another than that of `state`.
+        ArtefactError: it is another than that of `state`. Whatever `build` raises.
     """
-    check_code(spec, where)
     most = sum(x.nbytes for x in state.values())
     try:
-        with _counted(most, len(state)), torch.device("meta"):
-            network = build_network(spec, game)
+        with _counted(most, len(state)), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            network = build()
     except _TooLarge as error:
         raise ArtefactError(f"{where}: its network {error}; its weights are of another") from None
-    except ArtefactError:
+    except Exception:
         network = None
     if network is not None:
-        _check_shapes(network, state, where, spec)
-    with bounded(state, where):
-        network = build_network(spec, game)
-    _check_shapes(network, state, where, spec)
+        _check_shapes(network, state, where, what)
+    with _bounded(state, where):
+        network = build()
+    _check_shapes(network, state, where, what)
     return network
 
 
 @contextmanager
-def bounded(state: dict, where: str) -> Iterator[None]:
+def _bounded(state: dict, where: str) -> Iterator[None]:
     """Within, what is built out of the file `where` may not take far more memory than `state`, all of its tensors.
 
     Raises:
@@ -166,24 +175,28 @@ def _counted(most: int, parts: int) -> Iterator[None]:
             hook.remove()
 
 
-def _check_shapes(network: nn.Module, state: dict, where: str, spec: dict) -> None:
+def _check_shapes(network: nn.Module, state: dict, where: str, what: str) -> None:
     theirs, ours = ({name: tuple(x.shape) for name, x in part.items()} for part in (state, network.state_dict()))
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise ArtefactError(
-                f"{where}: its weights are of another network than {cut(spec)}: {name[:200]} has shape "
+                f"{where}: its weights are of another network than {what}: {name[:200]} has shape "
                 f"{theirs.get(name, 'none')} in the file, {ours.get(name, 'none')} in the network"
             )
 
 
-def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | None = None) -> str:
+def save_player(
+    path: Path, policy: nn.Module, game: Interface, network: dict | None = None, game_path: str | None = None
+) -> str:
     """Write a player file, atomically; its sha256.
 
-    `network`: see `network_of`; without, only who has a network of the same make can load it.
+    `network`: see `network_of`; without, only who has a network of the same make can load it. `game_path`: the game's
+    import path; without, only who knows the game can load it.
     """
     content = {
         "player": 1,
         "game": game.name,
+        "game_path": game_path,
         "version": game.version,
         "interface": interface_of(game),
         "network": network,
@@ -196,7 +209,7 @@ def save_player(path: Path, policy: nn.Module, game: Interface, network: dict | 
     return sha256_of(path)
 
 
-def load_policy(path: Path, game: Interface, sha256: str | None = None, make=None) -> nn.Module:
+def load_network(path: Path, game: Interface, sha256: str | None = None, make=None) -> nn.Module:
     """The policy in a player file or exported by a checkpoint, in eval mode.
 
     Args:
@@ -211,6 +224,8 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     if sha256 is not None and sha256_of(path) != sha256:
         raise ArtefactError(f"player file {path}: its SHA-256 is not the recorded one")
     content = load_plain(path, "player file")
+    if damage := damage_of(path):
+        raise ArtefactError(f"player file {path}: {damage}; take another")
     try:
         if "player" not in content:
             content = _player_of(content, game)
@@ -226,7 +241,10 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
         )
     check_tensors(state, path.stat().st_size, f"player file {path}")
     if network is None and make is None:
-        raise ArtefactError(f"player file {path}: does not say how its network is built")
+        raise ArtefactError(
+            f"player file {path}: does not say how its network is built; in Python give load_policy network=..., or "
+            "train with network=MyNet or functools.partial(MyNet, ...), which are written down"
+        )
     if network is not None:
         try:
             policy = build_fitting(network, game, state, f"player file {path}")
@@ -243,11 +261,24 @@ def load_policy(path: Path, game: Interface, sha256: str | None = None, make=Non
     return policy.requires_grad_(False).eval()
 
 
+def game_path_in(path: Path) -> str | None:
+    """The import path of its game that a player file or checkpoint names, as it stands there; None if it names none.
+
+    Raises:
+        ArtefactError: missing, or no such file.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"player file {path}: no such file")
+    content = load_plain(path, "player file")
+    whose = content if "player" in content else content.get("hyper_parameters")
+    return whose.get("game_path" if whose is content else "game") if isinstance(whose, dict) else None
+
+
 def _player_of(checkpoint: dict, game: Interface) -> dict:
     """What a player file of the policy that a checkpoint exports would hold; the interface is told by its weights."""
     run = checkpoint["run"]
     prefix = f"{run['exports']}."
     weights = {name.removeprefix(prefix): x for name, x in checkpoint["state_dict"].items() if name.startswith(prefix)}
-    network = checkpoint["hyper_parameters"].get("network")
+    network = checkpoint["hyper_parameters"].get("network") or checkpoint.get("network")
     whose = {"game": run["game"], "version": run["version"], "interface": interface_of(game)}
     return {"network": network, "state_dict": weights} | whose

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from envs.exact import GameTree
 from envs.game import Game, Interface
 from envs.heuristics import compile_heuristic, load_heuristic
-from lit_rl.league.player_file import load_policy
+from lit_rl.league.player_file import load_network
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError
 from lit_rl.run.saved_values import saved_dict, saved_tensor
@@ -165,10 +165,10 @@ def load_player(
         merge_rows: whether a network sees equal infostates once.
 
     Raises:
-        ConfigError: nothing of that name, no player, or none for this game. ArtefactError: see `load_policy`.
+        ConfigError: nothing of that name, no player, or none for this game. ArtefactError: see `load_network`.
     """
     if names_a_file(spec):
-        return NetworkPlayer(load_policy(Path(spec), game, sha256, make), device, merge_rows)
+        return NetworkPlayer(load_network(Path(spec), game, sha256, make), device, merge_rows)
     path, arguments = path_and_arguments(spec)
     kind = player_class(path)
     if kind is None:

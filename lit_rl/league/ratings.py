@@ -165,6 +165,19 @@ def to_retire(
     return eligible[: max(0, len(members) - keep_top)]
 
 
+def mean_interval(total: float, squares: float, games: float, z: float = 1.96) -> tuple[float, float]:
+    """Normal bounds of the mean of `games` returns with that sum and that sum of squares, 95 % by default.
+
+    Raises:
+        ValueError: no game.
+    """
+    if not games > 0:
+        raise ValueError(f"games={games}: the mean of no return has no interval")
+    mean = total / games
+    half = z * math.sqrt(max(squares / games - mean * mean, 0.0) / games)
+    return mean - half, mean + half
+
+
 def wilson_interval(score: float, games: float, z: float = 1.96) -> tuple[float, float]:
     """Bounds of a win rate seen as `score` in `games` (Wilson 1927), 95 % by default; (0, 1) before any game.
 

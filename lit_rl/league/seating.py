@@ -18,7 +18,8 @@ from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_list, s
 SEAT_STREAM = 6
 LEARNER = -1
 SAVED = ("table", "turn", "earned", "streams")
-WINS, DRAWS, LOSSES, LEARNER_RETURN, MEMBER_RETURN = range(5)  # columns of a tally
+WINS, DRAWS, LOSSES, LEARNER_RETURN, MEMBER_RETURN, LEARNER_SQUARE, MEMBER_SQUARE = range(7)  # columns of a tally
+COLUMNS = 7
 
 
 class Seating:
@@ -53,7 +54,7 @@ class Seating:
         self.turn = (np.arange(num_rows) % num_seats).astype(np.int8)  # the learner's seat in the next game with others
         self.earned = np.zeros((num_rows, env.game.num_players), np.float32)  # in the running game
         self.streams = make_streams(num_rows, seed, SEAT_STREAM)
-        self.tally = np.zeros((0, num_seats, 5))  # by member and the learner's seat: see the columns above
+        self.tally = np.zeros((0, num_seats, COLUMNS))  # by member and the learner's seat: see the columns above
         self._drawn, self._bounds = np.zeros(0, np.int16), np.zeros(0)  # of `shares`: numbers, and cumulated shares
         self._rows = np.arange(num_rows)
         self._begin(np.ones(num_rows, np.bool_))
@@ -101,7 +102,8 @@ class Seating:
                 self.players[number].begin(rows[(seats == number).any(1)])
 
     def take_tally(self) -> np.ndarray:
-        """[K, S, 5] float64: wins, draws, losses, learner's and member's returns since it was last taken.
+        """[K, S, 7] float64: wins, draws, losses, learner's and member's returns and their squares, since it was last
+        taken.
 
         A return is a team's: the mean over its players. A game counts once for each of the other seats.
         """
@@ -173,8 +175,9 @@ class Seating:
         need(shares.keys() <= set(names), "seating.shares has somebody who was never met")
         need(not shares or sum(shares.values()) > 0, "seating.shares are all 0")
         alone = saved_float(state["self_play_share"], "seating.self_play_share", 0.0, 1.0)
-        tally = saved_tensor(state["tally"], "seating.tally", torch.float64, (k, num_seats, 5)).numpy()
-        need(bool((tally[..., : LOSSES + 1] >= 0).all()), "seating.tally has negative counts")
+        tally = saved_tensor(state["tally"], "seating.tally", torch.float64, (k, num_seats, COLUMNS)).numpy()
+        positive = tally[..., [WINS, DRAWS, LOSSES, LEARNER_SQUARE, MEMBER_SQUARE]]
+        need(bool((positive >= 0).all()), "seating.tally has negative counts")
         for name in SAVED:
             getattr(self, name)[...] = found[name]
         self.names, self.players, self.tally = names, [None] * k, tally
@@ -225,6 +228,8 @@ def _settle(done, table, team, earned, tally):
                 tally[k, seat, LOSSES] += mine < theirs
                 tally[k, seat, LEARNER_RETURN] += mine
                 tally[k, seat, MEMBER_RETURN] += theirs
+                tally[k, seat, LEARNER_SQUARE] += mine**2
+                tally[k, seat, MEMBER_SQUARE] += theirs**2
         for p in range(earned.shape[1]):
             earned[b, p] = 0.0
 

@@ -55,7 +55,8 @@ def check_name(path, where: str) -> str:
     """
     if not isinstance(path, str) or not is_allowed(path):
         raise ArtefactError(
-            f"{where}: names {cut(path)}, code that is not ours; if you trust it, say --allow <package>"
+            f"{where}: names {cut(path)}, code that is not ours; if you trust it, say --allow <package>, in Python "
+            "load_policy(..., allow=['<package>'])"
         )
     return path
 

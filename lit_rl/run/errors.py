@@ -4,8 +4,6 @@ import math
 from collections.abc import Callable
 from typing import get_args, get_type_hints
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-
 from envs.env import RulesError
 
 LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits
@@ -24,16 +22,26 @@ class StorageError(OSError):
     """The disk does not take what must be written."""
 
 
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Storage size calculation overflowed")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether there is not the memory that was asked for; torch says so in words, which the parser may have wrapped."""
+    said = isinstance(error, RuntimeError | ConfigError) and any(words in str(error) for words in OUT_OF_MEMORY)
+    return said or isinstance(error, MemoryError)
+
+
 def exit_code(error: BaseException) -> int:
     """What the command returns: 2 configuration, 3 artefact, 4 numerics, 5 storage, 1 anything else (a bug).
 
-    A game whose rules turn out to be wrong in the midst of a run counts as numerics.
+    A game whose rules turn out to be wrong in the midst of a run counts as numerics, and what asks for more memory than
+    there is as configuration.
     """
-    kinds = (
-        (ConfigError, 2), (MisconfigurationException, 2), (ArtefactError, 3), (ArithmeticError, 4), (RulesError, 4),
-        (OSError, 5),
-    )  # fmt: skip
-    for kind, code in kinds:
+    if out_of_memory(error):
+        return 2
+    if any(kind.__name__ == "MisconfigurationException" for kind in type(error).__mro__):
+        return 2  # Lightning's, by its name: importing Lightning takes seconds
+    for kind, code in ((ConfigError, 2), (ArtefactError, 3), (ArithmeticError, 4), (RulesError, 4), (OSError, 5)):
         if isinstance(error, kind):
             return code
     return 1

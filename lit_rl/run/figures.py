@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,11 +18,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_rl.run.own_code import HOME, own_folder
 from lit_rl.run.run_folder import write_json
 
 GRACE = 10.0  # seconds between asking a process to stop and killing it
 RANKS = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-HOME = Path(__file__).resolve().parents[2]  # of lit-rl itself, its configs too, wherever it was imported from
 _leaving: list[subprocess.Popen] = []  # asked to stop, by a run that has ended
 
 
@@ -168,9 +168,10 @@ def jobs_in(folder: Path) -> list[Job]:
 
 
 def _environment(device: str | None) -> dict[str, str]:
-    """This process's, without its rank, and with lit-rl on the path."""
+    """This process's, without its rank, and with lit-rl and the user's own code on the path."""
     environment = {name: value for name, value in os.environ.items() if name not in RANKS}
-    environment["PYTHONPATH"] = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
+    folders = (HOME, own_folder(), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(str(folder) for folder in folders if folder)
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
     return environment

@@ -5,11 +5,15 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import get_args
 
 import lightning as L
 import torch
+
+from lit_rl.run.arguments import line_of, packaged_configs
+from lit_rl.run.own_code import what_is_missing
 
 OURS = ("lit_rl", "datamodules", "callbacks")
 
@@ -25,12 +29,16 @@ _QUOTED = re.compile(
 )
 
 
-def one_line(message: str) -> str:
+def one_line(message: str, given: Sequence[tuple[str, str]] = ()) -> str:
     """What is wrong, in one line: the innermost reason of a nested parser message, its key, and the nearest name.
 
+    Where the name that is wrong stands in a config of the options `given`, (name, value), the line says in which line.
     Values are cut after `LONGEST` characters.
     """
-    return _cut(_reason(_middle_out(message)))
+    reason, name = _reason(_middle_out(message))
+    by_option = any(option.split(".")[-1] == name for option, _ in given)
+    where = "" if by_option else line_of(name, [value for option, value in given if option == "config"])
+    return _cut(f"{where}: {reason}" if where else reason)
 
 
 def _cut(text: str) -> str:
@@ -38,11 +46,13 @@ def _cut(text: str) -> str:
 
 
 def _middle_out(text: str, most: int = 20_000) -> str:
-    """The first and the last of a text that nobody would read."""
+    """The first and the last of a text that nobody would read, its endless words cut first."""
+    text = re.sub(r"(\S{250})\S{2000,}", r"\1…", text)
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 2 :]}"
 
 
-def _reason(message: str) -> str:
+def _reason(message: str) -> tuple[str, str]:
+    """The line, and the name that it is about; "" if it names none."""
     key, reason = "", ""
     for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
         if found := re.match(r"(?:Parser key|Problem with given class_path) [\"']([\w.+]+)[\"']:?\s*(.*)", line):
@@ -51,15 +61,22 @@ def _reason(message: str) -> str:
             reason = line
             break
     if not reason:
-        return " ".join(message.split())
+        return " ".join(message.split()), ""
     given = re.search(r"Given value: (\S+)\s*$", message)
     if reason.startswith("Expected a <class") and given:
         reason += f", got {given[1]}"
     text = f"{key}: {reason}" if key and key not in reason else reason
-    return text + _hint(reason)
+    wrong = re.search(r"(?:Option|Key) '?([\w.]+)'? is not|does not accept .* '([\w.]+)'", reason)
+    name = (wrong[1] or wrong[2]) if wrong else key
+    return text + _hint(reason), name.split(".")[-1]
 
 
 def _hint(reason: str) -> str:
+    if missing := what_is_missing(reason):
+        return missing
+    if found := re.search(r"(?:File does not exist: '|path but )([^\s']+)", reason):
+        close = difflib.get_close_matches(Path(found[1]).stem, packaged_configs(), n=1)
+        return f"; lit-rl's own go by their names: --config {close[0]}" if close else ""
     if found := re.search(r"Option '(\w+)' is not accepted|nrecognized arguments: --([\w.]+)", reason):
         wrong, names = found[1] or found[2].split(".")[-1], _argument_names()
     elif found := re.search(r"Expected a dot import path string: ([\w.]+)", reason):

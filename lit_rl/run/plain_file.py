@@ -58,7 +58,8 @@ def check_tensors(state: dict, most: int, where: str) -> None:
     """Hold the tensors of a state_dict against what their file can hold, `most` bytes.
 
     Raises:
-        ArtefactError: something else than dense tensors on the CPU, or they are larger than what they are made of.
+        ArtefactError: something else than dense tensors of finite numbers on the CPU, or they are larger than what they
+            are made of.
     """
     if not isinstance(state, dict):
         raise ArtefactError(f"{where}: state_dict is a {type(state).__name__}, not a dictionary; take another")
@@ -75,6 +76,8 @@ def check_tensors(state: dict, most: int, where: str) -> None:
                 f"{x.untyped_storage().nbytes()} for it; take another"
             )
         total += wanted
+        if x.is_floating_point() and wanted and not math.isfinite(float(x.detach().abs().max())):
+            raise ArtefactError(f"{where}: {name[:200]} holds NaN or an infinity; take another")
     if total > 4 * most:  # layers that are shared stand in the file once
         raise ArtefactError(f"{where}: its tensors need {total} bytes, the file has {most}; take another")
 

@@ -10,7 +10,8 @@ the next decision), extras (what the algorithm adds). Obs are recomputed. Of a m
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from envs.rng import uniform
 from lit_rl.policy import MASKED
 from lit_rl.rollout import Rollout, legal_of
 from lit_rl.run.errors import ArtefactError
+from lit_rl.run.plain_file import cut
 from lit_rl.run.replay_file import read
 
 EXCLUDED = MASKED / 1e6  # a logit below stands for a probability of 0, whatever the temperature
@@ -166,8 +168,12 @@ def verify(
         with refusing(path, number):
             if number == 1:
                 found, needed = (record["name"], record["version"]), (game.name, game.version)
-                _need(found == needed, "is of {} {}, the rules here are {} {}".format(*found, *needed))
+                _need(found == needed, "is of {} {}, the rules here are {} {}".format(*map(cut, found), *needed))
+                _check_form(record, HEADER, "the header")
                 continue
+            _check_form(record, RECORD, "the game")
+            for move in record["moves"]:
+                _check_form(move, MOVE, "a move")
             obs, legal = check_rules(game, record)
             report.games += 1
             report.decisions += len(obs)
@@ -195,6 +201,48 @@ def refusing(path: Path, number: int) -> Iterator[None]:
 def _need(ok: bool, what: str) -> None:
     if not ok:
         raise ValueError(what)
+
+
+def _check_form(record: Mapping, form: Mapping[str, Callable], what: str) -> None:
+    """Names that we write, no others, and values of the kind that we write; what they say is looked at elsewhere."""
+    unknown, missing = sorted(record.keys() - form.keys()), sorted(form.keys() - record.keys() - OPTIONAL)
+    _need(not unknown, f"{what} says {[name[:50] for name in unknown[:5]]}, which means nothing")
+    _need(not missing, f"{what} does not say {missing[:5]}")
+    for name, value in record.items():
+        _need(form[name](value), f"{what} has {name}={cut(value)}")
+
+
+def _is_count(value) -> bool:
+    large = isinstance(value, str) and value.isdecimal()  # JSON would round it
+    return large or (type(value) is int and value >= 0)
+
+
+def _is_text(value) -> bool:
+    return isinstance(value, str) and len(value) <= 500
+
+
+def _are_numbers(value) -> bool:
+    """A number, or lists of them."""
+    return all(map(_are_numbers, value)) if isinstance(value, list) else type(value) in (int, float, bool)
+
+
+def _are_extras(value) -> bool:
+    return isinstance(value, dict) and all(map(_is_text, value)) and all(map(_are_numbers, value.values()))
+
+
+HEADER = {
+    "kind": _is_text, "schema": lambda x: type(x) is int and x >= 1, "run": _is_text, "continues": _is_text,
+    "game": _is_text, "name": _is_text, "version": _is_text, "seed": _is_count,
+}  # fmt: skip
+RECORD = {
+    "kind": _is_text, "index": _is_count, "iteration": _is_count, "decisions": _is_count, "row": _is_count,
+    "stream": _is_text, "weights": lambda x: isinstance(x, str) and re.fullmatch("[0-9a-f]{64}", x) is not None,
+    "precision": _is_text, "temperature": lambda x: type(x) in (int, float) and x > 0, "carried": _is_count,
+    "truncated": lambda x: type(x) is bool, "history": _are_numbers, "moves": lambda x: isinstance(x, list),
+}  # fmt: skip
+MOVE = {name: _are_numbers for name in ("player", "legal", "logits", "value", "log_prob", "exploration", "rewards")}
+OPTIONAL = {"continues", "seed", "logits", "value", "log_prob", "exploration", "opponent", "extras"}
+MOVE |= {"opponent": lambda x: type(x) is bool, "extras": _are_extras}
 
 
 def check_rules(game: Game, record: Mapping) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """What a checkpoint says about itself, and whether it fits the run that is to go on from it."""
 
+import functools
 import inspect
-import math
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,33 @@ def save_plain_hyperparameters(module: L.LightningModule) -> None:
     """Called in an algorithm's constructor: keep of its arguments what a checkpoint may hold, as plain Python.
 
     Numbers, texts, lists, dictionaries and dataclasses of them stay; of classes and functions the command line knows
-    class paths, which stay as well; those that only code knows are left out.
+    class paths, which stay as well; those that only code knows are left out. `module.network_spec` says how the
+    argument `network` is built, if that can be said: {class_path, init_args}.
     """
     module.save_hyperparameters(logger=False, frame=inspect.currentframe().f_back)
+    module.network_spec = spec_of(module.hparams.get("network"))
     for name, value in list(module.hparams.items()):
         try:
             module.hparams[name] = plain(value)
         except TypeError:
             module.hparams.pop(name)
+
+
+def spec_of(factory) -> dict | None:
+    """How the command line would say a factory: a class, or a `functools.partial` of one with plain named arguments.
+
+    What the command line has said already stays; None for a lambda and the like.
+    """
+    if isinstance(factory, Mapping):
+        return dict(factory)
+    partial = isinstance(factory, functools.partial)
+    kind, arguments = (factory.func, factory.keywords) if partial else (factory, {})
+    if not isinstance(kind, type) or "." in kind.__qualname__ or (partial and factory.args):
+        return None
+    try:
+        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain(arguments)}
+    except TypeError:
+        return None
 
 
 def plain(value):
@@ -92,6 +111,7 @@ def save_state(module: L.LightningModule, checkpoint: dict) -> None:
         "decisions": int(module.decisions),
         "exports": next(name for name, part in module.named_modules() if part is module.export_policy()),
     }
+    checkpoint["network"] = getattr(module, "network_spec", None)
     checkpoint["surroundings"] = _surroundings(module)
     mine = {"minibatches": module.meter.minibatches if hasattr(module, "meter") else []}
     mine["kept"] = dict(getattr(module, "kept", {}))
@@ -125,29 +145,8 @@ def well_formed(part: str) -> Iterator[None]:
 def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
     trainer = module._trainer
     resumes = trainer is not None and trainer.state.fn == "fit"
-    run = checkpoint.get("run")
-    if run is None:
-        raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
-    for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
-        if key not in checkpoint or (key != "callbacks" and not checkpoint[key]):
-            raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
-    here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
-    there = {key: run.get(key) for key in here}
-    if there != here:
-        raise ArtefactError(
-            "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
-            + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
-        )
-    theirs, ours = (
-        {name: tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for name, x in state.items()}
-        for state in (checkpoint["state_dict"], module.state_dict())
-    )
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise ArtefactError(
-                f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
-                "model.network or another part of the model differs, use the config.yaml beside it"
-            )
+    _check_fits(module, checkpoint, resumes)
+    ours = module.state_dict()
     for name in ("decisions", "rollouts"):
         if name in ours:
             count = int(saved_tensor(checkpoint["state_dict"][name], name, torch.int64, ()))
@@ -179,6 +178,48 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
         )
 
 
+def check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> None:
+    """Hold a checkpoint against the run that is to go on from it, or to judge it, before anything is compiled.
+
+    Raises:
+        ArtefactError: another algorithm, game or version of the rules, or weights of another shape; names both.
+    """
+    with well_formed("what lit-rl saves"):
+        _check_fits(module, checkpoint, resumes)
+
+
+def _check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> None:
+    run = checkpoint.get("run")
+    if run is None:
+        raise ArtefactError("checkpoint: it does not say which game and algorithm it is for; lit-rl did not write it")
+    for key in ("loops", "optimizer_states", "callbacks") if resumes else ():
+        if key not in checkpoint or (key != "callbacks" and not checkpoint[key]):
+            raise ArtefactError(f"checkpoint: has no {key}, so no run can go on from it; litrl validate may take it")
+    here = {"algorithm": type(module).__name__, "game": module.game.name, "version": module.game.version}
+    there = {key: run.get(key) for key in here}
+    if there != here:
+        raise ArtefactError(
+            "checkpoint is of {algorithm} on {game} (rules {version}), ".format(**there)
+            + "this run is {algorithm} on {game} (rules {version}); use the config.yaml beside it".format(**here)
+        )
+    theirs, ours = (
+        {name: tuple(x.shape) if isinstance(x, torch.Tensor) else type(x) for name, x in state.items()}
+        for state in (checkpoint["state_dict"], module.state_dict())
+    )
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            raise ArtefactError(
+                f"checkpoint: {name} has shape {theirs.get(name, 'none')} there and {ours.get(name, 'none')} here; "
+                "model.network or another part of the model differs, use the config.yaml beside it"
+            )
+    for name, here in module.state_dict().items():
+        x = checkpoint["state_dict"][name]
+        if isinstance(x, torch.Tensor):
+            fits = x.layout == torch.strided and x.is_floating_point() == here.is_floating_point()
+            need(fits, f"{name} is {x.layout} {x.dtype}, needs {here.dtype}")
+            saved_tensor(x, name, x.dtype, tuple(here.shape))
+
+
 def _check_loops(saved, trainer: L.Trainer) -> None:
     """Lightning's counters: built as here, none below 0, none ahead of the one before it."""
     saved = saved_dict(saved_dict(saved, "loops")["fit_loop"], "loops.fit_loop")
@@ -197,25 +238,6 @@ def _check_progress(progress: dict, where: str) -> None:
     for name, part in progress.items():
         if isinstance(part, dict):
             _check_progress(part, f"{where}.{name}")
-
-
-def check_optimizers(trainer: L.Trainer) -> None:
-    """Called once a checkpoint is restored: what the optimizers remember of each weight has its shape and is finite.
-
-    Raises:
-        ArtefactError: names what does not fit.
-    """
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            for name, value in group.items():
-                wrong = isinstance(value, float) and not math.isfinite(value)
-                need(not wrong, f"optimizer_states: {name} is {value}")
-        for weight, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor):
-                    fits = value.shape == weight.shape or value.numel() <= 1
-                    need(fits, f"optimizer_states: {name} is {list(value.shape)}, its weight {list(weight.shape)}")
-                    need(bool(torch.isfinite(value).all()), f"optimizer_states: {name} is not finite")
 
 
 def _surroundings(module: L.LightningModule) -> dict:

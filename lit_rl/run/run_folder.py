@@ -9,16 +9,19 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import socket
 import warnings
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_io import replace_file
+from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ConfigError, StorageError
 
 
@@ -28,6 +31,7 @@ def claim_run_folder(root: Path) -> Path:
     Raises:
         StorageError: it cannot be created there.
     """
+    made = [path for path in (root, *root.parents) if not path.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
         taken = [int(p.name[8:]) for p in root.glob("version_*") if p.name[8:].isdigit()]
@@ -35,6 +39,7 @@ def claim_run_folder(root: Path) -> Path:
         while True:
             try:
                 (root / f"version_{number}").mkdir()
+                _new.append([root / f"version_{number}", *made])
                 return root / f"version_{number}"
             except FileExistsError:
                 number += 1
@@ -46,10 +51,22 @@ def claim_run_folder(root: Path) -> Path:
 
 
 _held: list[io.TextIOWrapper] = []  # a lock lives as long as its file is open
+_new: list[list[Path]] = []  # run folders that this process has claimed, each with the folders made around it
+NOTHING_YET = {"lock", "status.json", "crash"}  # what lies in a run folder before the run has begun
 
 
-def release_run_folders() -> None:
-    """Give back what `lock_run_folder` took. (The end of the process, however it comes, does so too.)"""
+def release_run_folders(keep: bool = True) -> None:
+    """Give back what `lock_run_folder` took. (The end of the process, however it comes, does so too.)
+
+    Unless told to keep them, the folders that were claimed here and in which no run has begun are deleted.
+    """
+    while _new:
+        folder, *around = _new.pop()
+        if not keep and folder.is_dir() and {path.name for path in folder.iterdir()} <= NOTHING_YET:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # another run lies there
+                for path in around:
+                    path.rmdir()
     while _held:
         _held.pop().close()
 
@@ -178,6 +195,24 @@ class MetricsFile(ExperimentWriter):
         self._write(fieldnames, self._read()[1])
 
 
+class RunTensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoard logger in <run>/tensorboard; the command says which run (see `configs/loggers`)."""
+
+    def __init__(self) -> None:
+        super().__init__(save_dir=".", name="", version="tensorboard")
+        self.run_folder = Path()
+
+    @property
+    def root_dir(self) -> str:
+        return str(self.run_folder)
+
+    save_dir = root_dir
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.run_folder / "tensorboard")
+
+
 class RunLogger(CSVLogger):
     """Lightning's CSV logger over a `MetricsFile`, in a folder given whole."""
 
@@ -191,3 +226,16 @@ class RunLogger(CSVLogger):
             os.makedirs(self.log_dir, exist_ok=True)
             self._experiment = MetricsFile(log_dir=self.log_dir)
         return self._experiment
+
+
+def open_run(root: Path, folder: Path | None = None) -> RunLogger:
+    """The log of a new run in `root`, or of the one in `folder`, which is this process's until it gives it back.
+
+    Raises:
+        StorageError, ConfigError: as `claim_run_folder` and `lock_run_folder`.
+    """
+    if rank_zero_only.rank != 0:
+        return RunLogger(root / "version_of_rank_0")  # writes nothing; Lightning tells it the first rank's folder
+    folder = folder or claim_run_folder(root)
+    lock_run_folder(folder)
+    return RunLogger(folder)

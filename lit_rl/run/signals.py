@@ -1,8 +1,9 @@
-"""SIGTERM, SIGINT, SIGHUP: a run in training ends its batch, checkpoints and leaves; everything else leaves at once.
+"""SIGTERM, SIGINT, SIGHUP, SIGUSR1: a run in training ends its batch, checkpoints and leaves; all else leaves at once.
 
 Process-wide, since signal handlers are. Lightning's own handling exits with 0 after SIGTERM, and with several devices
-calls a collective from inside the handler. Here one rank's signal reaches the others after the batch, when they ask
-each other (`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which a terminal sends to all, look like two.
+calls a collective from inside the handler; at SIGUSR1, by which SLURM announces the end of a job's time, it saves in
+mid-step. Here one rank's signal reaches the others after the batch, when they ask each other
+(`callbacks.LastCheckpoint`); forwarding it would make Ctrl-C, which a terminal sends to all, look like two.
 """
 
 import os
@@ -19,6 +20,7 @@ HANDLED = {
     signal.SIGTERM: "_on_signal",
     signal.SIGINT: "_on_signal",
     signal.SIGHUP: "_on_signal",
+    signal.SIGUSR1: "_on_signal",
     signal.SIGALRM: "_on_alarm",
 }
 LAST_WORDS = 1.0  # seconds that they may take
@@ -56,8 +58,13 @@ class _Requests:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored."""
+        """Take over the signals, SIGINT also where a background shell had it ignored; nohup's SIGHUP stays ignored.
+
+        Outside the main thread, which alone may do so, nothing is taken over.
+        """
         self.received, self.deferred, self._leaving = 0, False, False
+        if threading.current_thread() is not threading.main_thread():
+            return
         for signum, handler in HANDLED.items():
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue

@@ -36,3 +36,19 @@ def test_the_sums_of_a_reservoir_are_those_of_its_samples(kuhn):
             assert t.item() == pytest.approx(weight.sum().item())
             expected = (weight.unsqueeze(1) * reservoir.vector[: len(reservoir)][here]).sum(0)
             assert s.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.5, 2.0])
+def test_infostates_whose_samples_have_all_left_are_gone(kuhn, power):
+    """Weights that are no integers leave residues of what was added and taken out again: they are no samples."""
+    reservoir, generator = Reservoir(kuhn, 20, adds_up=True), torch.Generator().manual_seed(0)
+    codes = torch.arange(40).unsqueeze(1).bitwise_right_shift(torch.arange(kuhn.obs_shape[0])).bitwise_and(1)
+    for iteration in range(1, 200):
+        obs = codes[torch.randint(0, 40, (15,), generator=generator)].to(torch.uint8)
+        policy = torch.rand(15, 2, generator=generator)
+        policy /= policy.sum(1, keepdim=True)
+        reservoir.add(Samples(obs, torch.ones(15, 2, dtype=torch.bool), policy), iteration**power, generator)
+        rows, _, sums, total = reservoir.sums()
+        there = {tuple(row) for row in reservoir.obs[: len(reservoir)].tolist()}
+        assert {tuple(row) for row in rows.tolist()} == there
+        assert torch.allclose((sums / total.unsqueeze(1)).sum(1), torch.ones(len(rows), dtype=torch.float64))

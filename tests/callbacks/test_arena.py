@@ -33,8 +33,10 @@ def test_the_arena_measures_writes_and_tells_the_matchmaker(tmp_path, leduc, led
         assert row[i] is None
         for j, cell in enumerate(row):
             if i != j:
-                low, high = cell["interval"]
+                low, high = cell["win_rate_interval"]
                 assert low < cell["win_rate"] < high and high - low < 0.04 and cell["games"] == 4000
+                low, high = cell["return_interval"]
+                assert low < cell["mean_return"] < high and high - low < 0.5
                 other = content["matrix"][j][i]
                 assert cell["win_rate"] + other["win_rate"] == pytest.approx(1)
                 exact = exact_return(leduc_tree, players[i], players[j]).mean()

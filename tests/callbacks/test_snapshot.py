@@ -5,7 +5,7 @@ from league_runs import digest, league_fit, open_league, same, small
 
 from callbacks.snapshot import Snapshot, retained
 from datamodules.self_play import SelfPlayDataModule
-from lit_rl.league.player_file import load_policy
+from lit_rl.league.player_file import load_network
 from lit_rl.run.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def test_snapshots_join_and_are_thinned_out(tmp_path, leduc):
     in_play = [int(m.name[-7:]) for m in members.values() if m.state == "active"]
     assert in_play == [1, 3, 9, 10] and all(league.resolve(m.file).exists() for m in members.values())
     last = members["main-0000010"]
-    policy = load_policy(league.resolve(last.file), leduc, last.sha256, lambda: small(leduc))
+    policy = load_network(league.resolve(last.file), leduc, last.sha256, lambda: small(leduc))
     assert same(digest(policy), digest(model.export_policy())) and last.birth == int(model.decisions)
     assert trainer.datamodule.opposition.counts  # they were played against
     assert set(trainer.datamodule.opposition.shares) <= set(members)

@@ -1,6 +1,7 @@
 """Every game keeps the contract; broken games are caught."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -38,6 +39,29 @@ def test_contract_from_the_shell(capsys):
     assert main(["envs.no_such_game"]) == 1
     assert "no such module" in capsys.readouterr().err
     assert main([]) == 2
+
+
+def _shows_the_first_card_at_the_end(state, player, obs):
+    obs[player] = 1
+    if state.num_moves > 0:
+        obs[2 + state.card[0]] = 1
+
+
+def test_hidden_means_never_seen():
+    """What is shown later was not hidden, and the message says so."""
+    game = load_game("envs.kuhn_poker")
+    shown = dataclasses.replace(game, observe=njit(_shows_the_first_card_at_the_end), perfect_recall=False)
+    with pytest.raises(ContractError, match=r"hidden_from means never sees.*what is shown later is not hidden"):
+        check_game(shown, num_games=50)
+
+
+def test_a_game_that_is_no_python_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "slip.py").write_text("import numpy\n\ndef init(state:\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    assert main(["slip"]) == 1
+    err = capsys.readouterr().err
+    assert err == f"error: game='slip': {tmp_path / 'slip.py'}, line 3: '(' was never closed\n"
 
 
 def _observe_opponents_card(state, player, obs):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from envs.exact import GameTooLargeError, GameTree
-from envs.game import load_game
+from envs.game import CHANCE, load_game
 
 
 def as_dict(tree, table):
@@ -176,3 +176,57 @@ def test_too_large_a_tree_is_refused(leduc):
 def test_cfr_plus_needs_an_iteration(kuhn_tree):
     with pytest.raises(ValueError, match="iterations=0"):
         kuhn_tree.cfr_plus(0)
+
+
+def others_reach(game, policy, state=None, reach=None, found=None):
+    """{(player, infostate bytes): probability that chance and the others lead there}, by walking the tree."""
+    state = game.new_state() if state is None else state
+    reach, found = np.ones(game.num_players) if reach is None else reach, {} if found is None else found
+    player = game.current_player(state[0])
+    if player < 0:
+        probs = naive.chance_of(game, state[0]) if player == CHANCE else []
+        factors = [np.full(game.num_players, p) for p in probs]
+    else:
+        key = player, naive.obs_of(game, state[0], player).tobytes()
+        found[key] = found.get(key, 0.0) + reach[player]
+        factors = [np.where(np.arange(game.num_players) == player, 1.0, p) for p in policy[key]]
+        factors = [f * ok for f, ok in zip(factors, naive.legal_of(game, state[0]))]
+    for a, factor in enumerate(factors):
+        if factor.any():
+            others_reach(game, policy, naive.child(game, state, a), reach * factor, found)
+    return found
+
+
+@pytest.mark.parametrize("temperature", [0.04, 0.3])
+def test_in_a_quantal_response_equilibrium_every_infostate_plays_the_softmax_of_its_values(
+    kuhn, kuhn_tree, temperature
+):
+    """With q, up to a constant, from a walk through the game."""
+    policy = as_dict(kuhn_tree, kuhn_tree.quantal_response(temperature))
+    reach = others_reach(kuhn, policy)
+    regrets = naive.counterfactual_regrets(kuhn, policy)
+    assert len(regrets) == constants.KUHN_INFOSETS
+    for key, (found, *_) in regrets.items():
+        response = np.exp(found / reach[key] / temperature)
+        assert policy[key] == pytest.approx(response / response.sum(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("game", "temperature", "nash_conv"),
+    [
+        ("kuhn", 0.04, 0.0108), ("kuhn", 0.003, 0.0007), ("leduc", 0.2, 0.167), ("leduc", 0.15, 0.122),
+        ("leduc", 0.08, 0.0562),
+    ],
+)  # fmt: skip
+def test_what_an_entropy_coefficient_costs(game, temperature, nash_conv, request):
+    """From hardly anything to the uniform policy; 0.2 and 0.15 as an independent solver found them."""
+    tree = request.getfixturevalue(f"{game}_tree")
+    assert tree.evaluate(tree.quantal_response(temperature)).nash_conv == pytest.approx(nash_conv, rel=0.01, abs=5e-5)
+    assert tree.quantal_response(1e4) == pytest.approx(tree.uniform_policy(), abs=1e-3)
+
+
+def test_a_quantal_response_needs_a_temperature_and_time(kuhn_tree):
+    with pytest.raises(ValueError, match="temperature=0: must be positive"):
+        kuhn_tree.quantal_response(0)
+    with pytest.raises(ArithmeticError, match=r"temperature=0\.01: not settled after 10 iterations"):
+        kuhn_tree.quantal_response(0.01, max_iterations=10)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from envs import expansion
+from envs.env import RulesError
 from envs.exact import GameTooLargeError, GameTree
 from envs.expansion import estimate_histories, refuse_if_too_large
-from envs.game import Game
+from envs.game import Game, load_game
 
 
 def wide_and_deep(calls, num_actions=40, num_moves=60):
@@ -62,6 +63,14 @@ def test_an_endless_game_is_left_early():
     with pytest.raises(GameTooLargeError, match="more than 1e300 histories"):
         GameTree(wide_and_deep(calls, num_moves=1_000_000))
     assert calls["apply_action"] <= 20 * 200
+
+
+def test_a_tree_of_one_branch_without_an_end_is_refused():
+    game = load_game("games.unending")
+    with pytest.raises(RulesError, match="a game goes on after max_steps=1000 actions"):
+        GameTree(game)
+    with pytest.raises(GameTooLargeError, match="more than 10000 actions"):
+        GameTree(dataclasses.replace(game, max_steps=10**9))
 
 
 def test_the_estimate_is_exact_where_every_game_is_as_long():

@@ -19,11 +19,12 @@ from envs.vector_env import VectorEnv
 from lit_rl.league.league import League, Member
 from lit_rl.league.matchmaking import uniform
 from lit_rl.league.opposition import Opposition, permanent_members
-from lit_rl.league.player_file import build_network, load_policy, save_player
+from lit_rl.league.player_file import build_network, load_network, save_player
 from lit_rl.league.players import load_player
 from lit_rl.league.seating import Seating
 from lit_rl.run import allowed
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified, verify
+from lit_rl.run.checkpoint_files import newest_verified, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +102,7 @@ def test_networks_of_files_are_never_imported_from_elsewhere(evil, leduc, write,
     path = evil / "p.pt"
     write(EVIL[name])(path, leduc)
     with pytest.raises(ArtefactError, match=r"player file .*p\.pt: ") as caught:
-        load_policy(path, leduc)
+        load_network(path, leduc)
     assert len(str(caught.value)) < 1000
     with pytest.raises(ArtefactError):
         load_player(str(path), leduc)
@@ -120,7 +121,7 @@ def test_absurd_arguments_are_refused_at_once(evil, leduc):
         for change in ({}, {"network": {"class_path": hidden}}, {"network": hidden}, {"version": hidden}):
             torch.save(content | change, evil / "p.pt")
             with pytest.raises(ArtefactError, match=r"p\.pt: "):
-                load_policy(evil / "p.pt", leduc)
+                load_network(evil / "p.pt", leduc)
 
 
 def opposition_of(league, leduc, specs=()):
@@ -159,7 +160,7 @@ def test_what_the_users_own_words_name_is_trusted_in_files_too(evil, leduc):
     spec = {"class_path": "mine.Net", "init_args": {"hidden": [16]}}
     save_player(evil / "p.pt", lively(leduc), leduc, spec)
     with pytest.raises(ArtefactError, match=r"names mine.Net, code that is not ours; if you trust it, say --allow"):
-        load_policy(evil / "p.pt", leduc)
+        load_network(evil / "p.pt", leduc)
     assert "mine" not in sys.modules
     league = League(evil / "league.sqlite", leduc)
     league.add(Member("calls", "heuristic", path="mine.always_call"))
@@ -167,17 +168,17 @@ def test_what_the_users_own_words_name_is_trusted_in_files_too(evil, leduc):
     opposition = opposition_of(league, leduc, [book])  # which names the package
     opposition.refresh(0, 0, 0.0)
     assert set(opposition.shares) == {"calls", "Says(book=openings.json)"}
-    assert type(load_policy(evil / "p.pt", leduc)).__name__ == "Net"
+    assert type(load_network(evil / "p.pt", leduc)).__name__ == "Net"
     assert allowed.trusted() == ["mine"]
     nested = {"class_path": SHARPENED, "init_args": {"network": spec, "temperature": 0.5}}
     save_player(evil / "s.pt", build_network(nested, leduc), leduc, nested)
-    load_policy(evil / "s.pt", leduc)
+    load_network(evil / "s.pt", leduc)
     looks = {"class_path": "mine.Looks"}  # cannot be built on the meta device
     save_player(evil / "l.pt", build_network(looks, leduc), leduc, looks)
-    load_policy(evil / "l.pt", leduc)
+    load_network(evil / "l.pt", leduc)
     save_player(evil / "l.pt", build_network(looks, leduc), leduc, looks | {"init_args": {"hidden": [30_000] * 2}})
     with pytest.raises(ArtefactError, match=r"l.pt: its network asks for a tensor of \[30000, 30000\]"):
-        load_policy(evil / "l.pt", leduc)
+        load_network(evil / "l.pt", leduc)
     league.close()
 
 
@@ -239,13 +240,14 @@ CHILD = """
 import resource, sys, time
 from pathlib import Path
 from envs.game import load_game
-from lit_rl.league.player_file import load_policy
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, newest_verified
+from lit_rl.league.player_file import load_network
+from lit_rl.run.checkpoint_files import newest_verified
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError
 leduc, path = load_game("envs.leduc_poker"), Path(sys.argv[1])
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-for read in (lambda: load_policy(path, leduc), lambda: VerifiedCheckpointIO().load_checkpoint(path)):
-    if "both" not in sys.argv and read.__code__.co_names[0] != "load_policy":
+for read in (lambda: load_network(path, leduc), lambda: VerifiedCheckpointIO().load_checkpoint(path)):
+    if "both" not in sys.argv and read.__code__.co_names[0] != "load_network":
         continue
     try:
         read()
@@ -296,13 +298,13 @@ def test_records_that_overlap_and_files_that_are_none_are_refused(tmp_path, ledu
     size = struct.unpack_from("<I", data, at + 24)[0]
     struct.pack_into("<II", data, at + 20, size + 10**9, size + 10**9)
     path.write_bytes(data)
-    for read in (verify, VerifiedCheckpointIO().load_checkpoint, lambda path: load_policy(path, leduc)):
+    for read in (verify, VerifiedCheckpointIO().load_checkpoint, lambda path: load_network(path, leduc)):
         with pytest.raises(ArtefactError, match=r"p.ckpt: (its records are to be|is none|.*is none)"):
             read(path)
     assert newest_verified(tmp_path)[0] is None
     torch.save({"a": 1}, path, _use_new_zipfile_serialization=False)
     with pytest.raises(ArtefactError, match="is none"):
-        load_policy(path, leduc)
+        load_network(path, leduc)
 
 
 def tensors(state):
@@ -325,8 +327,8 @@ def test_states_that_are_none_are_refused_by_name(leduc, tmp_path, state, words)
     save_player(path, lively(leduc), leduc, SPEC)
     torch.save(tensors(state)(torch.load(path, weights_only=True)), path)
     with pytest.raises(ArtefactError, match=f"p.pt: .*({words})"):
-        load_policy(path, leduc)
+        load_network(path, leduc)
     shared = torch.ones(5000)
     torch.save(tensors({f"x{i}": shared for i in range(50)})(torch.load(path, weights_only=True)), path)
     with pytest.raises(ArtefactError, match="its tensors need 1000000 bytes, the file has"):
-        load_policy(path, leduc)
+        load_network(path, leduc)

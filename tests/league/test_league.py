@@ -109,10 +109,13 @@ def test_results_count_for_both_and_move_both_ratings(league):
     for name in ("a", "b"):
         league.add(Member(name, "random"))
     assert league.record(
-        "run", 10, "train", [Result("a", "b", 0, 6, 2, 2, 5.0, -5.0), Result("b", "a", 1, 1, 0, 0, 1.0)]
+        "run",
+        10,
+        "train",
+        [Result("a", "b", 0, 6, 2, 2, 5.0, -5.0, 40.0, 40.0), Result("b", "a", 1, 1, 0, 0, 1.0, 0.0, 1.0)],
     )
     payoffs = league.payoffs()
-    assert payoffs["a", "b"] == (7.0, 11, 5.0) and payoffs["b", "a"] == (4.0, 11, -4.0)
+    assert payoffs["a", "b"] == (7.0, 11, 5.0, 40.0) and payoffs["b", "a"] == (4.0, 11, -4.0, 41.0)
     expected = rate_period({"a": Rating(), "b": Rating()}, [Score("a", "b", 7, 10), Score("b", "a", 1, 1)])
     assert {m.name: m.rating for m in league.members()} == expected
     assert not league.record("run", 10, "train", [Result("a", "b", 0, 6, 2, 2)])  # a resumed run comes by again

@@ -3,16 +3,20 @@
 import numpy as np
 import pytest
 
+from lit_rl.league.match import games_of, match_players
 from lit_rl.league.matchmaking import (
     Pool,
     draw_shares,
-    inverse_win_rate,
+    inverse_standing,
     load_matchmaker,
     pfsp,
     role_weights,
     skill_matched,
     uniform,
 )
+from lit_rl.league.players import NetworkPlayer
+from lit_rl.league.policies import TablePolicy
+from lit_rl.league.ratings import mean_interval
 from lit_rl.run.errors import ConfigError
 
 
@@ -21,12 +25,13 @@ def pool(win_rates, games=1e9, roles=None, rating=None, **learner):
     k = len(w)
     rating = np.full(k, 1500.0) if rating is None else np.asarray(rating, dtype=float)
     names = tuple(f"m{i}" for i in range(k))
-    return Pool(names, tuple(roles or ["past"] * k), w * games, np.full(k, float(games)), rating, **learner)
+    each = np.full(k, float(games))  # won by 1 or lost by 1
+    return Pool(names, tuple(roles or ["past"] * k), w * games, each, (2 * w - 1) * games, each, rating, **learner)
 
 
 def test_the_documents_table():
     """93 % -> 4 %, 72 % -> 16 % with a floor of 5 %: weights 0.07 and 0.28 among weights that sum to 1.75."""
-    shares = inverse_win_rate(pool([0.93, 0.72, 0.45, 0.15]), floor=0.05)
+    shares = inverse_standing(pool([0.93, 0.72, 0.45, 0.15]), floor=0.05)
     assert shares == pytest.approx([0.04, 0.16, 0.55 / 1.75, 0.85 / 1.75])
     assert [f"{s:.0%}" for s in shares[:2]] == ["4%", "16%"]
 
@@ -34,19 +39,20 @@ def test_the_documents_table():
 def test_the_floor_is_one_of_weights_not_of_shares():
     """A member that always loses keeps a weight of 5 %, whatever share that makes; min_share is a true floor."""
     beaten = pool([1.0, 0.5, 0.5, 0.5])
-    assert inverse_win_rate(beaten, floor=0.05)[0] == pytest.approx(0.05 / 1.55)
-    assert inverse_win_rate(pool([1.0, 1.0]), floor=0.05) == pytest.approx([0.5, 0.5])
-    assert inverse_win_rate(beaten, floor=0.0)[0] == pytest.approx(0.0, abs=1e-7)
-    assert inverse_win_rate(beaten, floor=0.0, min_share=0.1) == pytest.approx([0.1, 0.3, 0.3, 0.3])
+    assert inverse_standing(beaten, floor=0.05)[0] == pytest.approx(0.05 / 1.55)
+    assert inverse_standing(pool([1.0, 1.0]), floor=0.05) == pytest.approx([0.5, 0.5])
+    assert inverse_standing(beaten, floor=0.0)[0] == pytest.approx(0.0, abs=1e-7)
+    assert inverse_standing(beaten, floor=0.0, min_share=0.1) == pytest.approx([0.1, 0.3, 0.3, 0.3])
     with pytest.raises(ConfigError, match=r"min_share=0.3 x 4 members > 1; use at most 0.25"):
-        inverse_win_rate(beaten, min_share=0.3)
+        inverse_standing(beaten, min_share=0.3)
 
 
 def test_few_games_count_little():
     """(wins + 8) / (games + 16), as in the documents."""
-    few = Pool(("a", "b"), ("past",) * 2, np.array([0.0, 10.0]), np.array([0.0, 10.0]), np.full(2, 1500.0))
+    won = np.array([0.0, 10.0])
+    few = Pool(("a", "b"), ("past",) * 2, won, won, won, won, np.full(2, 1500.0))
     assert few.win_rate() == pytest.approx([0.5, 18 / 26])
-    shares = inverse_win_rate(few)
+    shares = inverse_standing(few)
     assert shares[1] == pytest.approx((1 - 18 / 26) / (0.5 + 1 - 18 / 26))
 
 
@@ -55,6 +61,50 @@ def test_pfsp():
     assert pfsp(p, "hard", 2) == pytest.approx(np.array([0.01, 0.25, 0.81]) / 1.07, abs=1e-6)
     assert pfsp(p, "variance", 1) == pytest.approx(np.array([0.09, 0.25, 0.09]) / 0.43, abs=1e-6)
     assert pfsp(pool([1.0, 1.0]), "hard", prior_games=0) == pytest.approx([0.5, 0.5])  # nobody is hard: all alike
+
+
+def of_returns(mean, deviation=0.3, games=20_000, win_rates=0.5):
+    """A pool of which mean returns and deviation of a game are in units of the largest; hands won tell nothing."""
+    mean = np.asarray(mean, dtype=float)
+    k, each = len(mean), np.full(len(mean), float(games))
+    return Pool(
+        tuple(f"m{i}" for i in range(k)), ("past",) * k, win_rates * each, each, mean * each,
+        (mean**2 + deviation**2) * each, np.full(k, 1500.0),
+    )  # fmt: skip
+
+
+def test_what_is_earned_decides_not_hands_won():
+    """An exploiter that wins half of the hands and still earns 0.13 of Leduc's 13 chips is hard; who wins more hands
+    than we and earns nothing is not."""
+    hard = pfsp(of_returns([-0.01, 0.0, 0.0, 0.0], win_rates=np.array([0.5, 0.3, 0.5, 0.7])))
+    assert hard[0] > 0.5 and hard[1:] == pytest.approx([hard[1]] * 3)
+    shares = inverse_standing(of_returns([0.2, 0.0, -0.2]))
+    assert shares == pytest.approx(np.array([0.05, 0.5, 0.95]) / 1.5)
+
+
+def test_returns_that_may_be_chance_decide_nothing():
+    """Fifty games whose interval holds 0 leave all alike; intervals shrink with the games."""
+    assert pfsp(of_returns([-0.01, 0.005, 0.0], games=50)) == pytest.approx([1 / 3] * 3)
+    sure = [of_returns([-0.01, 0.01], games=games).sure_return() for games in (1_000, 10_000, 1_000_000)]
+    assert sure[0] == pytest.approx([0, 0]) and sure[2] == pytest.approx([-0.01, 0.01], abs=1e-3)
+    assert sure[1] == pytest.approx([-0.01 + 1.96 * 0.3 / 100, 0.01 - 1.96 * 0.3 / 100], abs=2e-4)
+    assert sure[1] == pytest.approx(np.array([-1, 1]) * mean_interval(100.0, 901.0, 10_000)[0], abs=2e-4)
+    assert of_returns([-0.01], games=0).standing() == pytest.approx([0.5])
+
+
+def test_an_exact_best_response_is_met_more_often(leduc, leduc_tree):
+    """Near an equilibrium of Leduc it wins half of the hands, and the same matches say that it earns."""
+    ours = leduc_tree.cfr_plus(40)
+    assert 0.09 < leduc_tree.evaluate(ours).nash_conv < 0.1
+    tables = {"mirror": ours, "best response": leduc_tree.best_response(ours)}
+    players = {name: NetworkPlayer(TablePolicy.of(leduc_tree, table)) for name, table in tables.items()}
+    matches = [match_players(games_of(leduc), players["mirror"], players[name], 150_000, seed=4) for name in tables]
+    assert abs(matches[1].win_rate - 0.5) < 0.03
+    counts = [
+        [(m.wins + m.draws / 2).sum(), m.games.sum(), m.returns.sum() / 13, m.squares.sum() / 169] for m in matches
+    ]
+    shares = pfsp(Pool(tuple(tables), ("past", "exploiter"), *np.array(counts, dtype=float).T, np.full(2, 1500.0)))
+    assert shares[1] > 0.7
 
 
 def test_role_weights():
@@ -95,7 +145,7 @@ def test_by_name_or_path_with_options():
         ("pfsp", {"powr": 2}, "pfsp has no 'powr'; it has weighting, power, prior_games"),
         ("pfsp", {"power": -1}, "power=-1: must be positive"),
         ("pfsp", {"weighting": "easy"}, "weighting='easy': unknown; use hard or variance"),
-        ("inverse_win_rate", {"floor": 1.5}, r"floor=1.5: must lie in \[0, 1\]"),
+        ("inverse_standing", {"floor": 1.5}, r"floor=1.5: must lie in \[0, 1\]"),
         ("skill_matched", {"sigma": float("nan")}, "sigma=nan"),
         ("role_weights", {}, "give it in matchmaker_options"),
         ("role_weights", {"weights": {"past": -1.0}}, r"weights\[past\]=-1.0"),

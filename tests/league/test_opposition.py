@@ -10,7 +10,7 @@ from league_runs import HEURISTICS, SPEC, lively, small
 
 from envs.vector_env import VectorEnv
 from lit_rl.league.league import League, Member, Result
-from lit_rl.league.matchmaking import inverse_win_rate, uniform
+from lit_rl.league.matchmaking import Pool, inverse_standing, uniform
 from lit_rl.league.opposition import Opposition, permanent_members
 from lit_rl.league.player_file import save_player
 from lit_rl.league.players import load_player
@@ -57,7 +57,7 @@ def test_without_a_league_the_permanent_members_are_met(leduc):
 def test_results_go_to_the_league_and_the_matchmaker_and_fade(leduc, league):
     env = VectorEnv(leduc, 256, seed=1)
     opposition = opposition_in(
-        env, leduc, HEURISTICS[:2], partial(inverse_win_rate, floor=0.0, prior_games=0), league=league,
+        env, leduc, HEURISTICS[:2], partial(inverse_standing, floor=0.0, prior_games=0), league=league,
         folder=league.path.parent, memory_games=50,
     )  # fmt: skip
     opposition.refresh(0, 0, 0.0)
@@ -65,12 +65,17 @@ def test_results_go_to_the_league_and_the_matchmaker_and_fade(leduc, league):
     opposition.refresh(1, 4096, 0.0)
     results = [r for *_, r in league.results()]
     assert {(r.opponent, r.seat) for r in results} == {(n, s) for n in ("always_call", "always_raise") for s in (0, 1)}
-    for name, (score, games) in opposition.counts.items():
+    for name, (score, games, returns, squares) in opposition.counts.items():
         rows = [r for r in results if r.opponent == name]
-        rate = sum(r.wins + 0.5 * r.draws for r in rows) / sum(r.games for r in rows)
-        assert games == pytest.approx(50) and score / games == pytest.approx(rate)
-    loses = {name: 1 - score / games for name, (score, games) in opposition.counts.items()}
-    assert opposition.shares == pytest.approx({name: x / sum(loses.values()) for name, x in loses.items()})
+        total = sum(r.games for r in rows)
+        assert games == pytest.approx(50)
+        assert score / games == pytest.approx(sum(r.wins + 0.5 * r.draws for r in rows) / total)
+        assert returns / games == pytest.approx(sum(r.member_return for r in rows) / total / leduc.max_return)
+        assert squares / games == pytest.approx(sum(r.member_square for r in rows) / total / leduc.max_return**2)
+    columns = np.array(list(opposition.counts.values())).T
+    pool = Pool(tuple(opposition.counts), ("heuristic",) * 2, *columns, np.full(2, 1500.0))
+    expected = inverse_standing(pool, floor=0.0, prior_games=0)
+    assert list(opposition.shares.values()) == pytest.approx(expected.tolist())
     opposition.remember([Result("main", "always_call", 0, 0, 0, 10_000)])
     assert opposition.counts["always_call"][0] < 1  # ten thousand new games weigh more than fifty
     assert league.find("main").role == "main" and opposition.members_folder == league.path.parent / "members"

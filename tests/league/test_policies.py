@@ -5,7 +5,7 @@ import torch
 from league_runs import SPEC, lively
 
 from lit_rl.evaluation import policy_table
-from lit_rl.league.player_file import load_policy, save_player
+from lit_rl.league.player_file import load_network, save_player
 from lit_rl.league.players import NetworkPlayer, player_table
 from lit_rl.league.policies import Sharpened, TablePolicy
 
@@ -16,7 +16,7 @@ def test_a_table_is_a_policy(leduc, leduc_tree, tmp_path):
     assert player_table(NetworkPlayer(policy), leduc_tree) == pytest.approx(best)
     spec = {"class_path": "lit_rl.league.policies.TablePolicy", "init_args": {"num_rows": len(best)}}
     sha = save_player(tmp_path / "oracle.pt", policy, leduc, spec)
-    loaded = load_policy(tmp_path / "oracle.pt", leduc, sha)
+    loaded = load_network(tmp_path / "oracle.pt", leduc, sha)
     assert player_table(NetworkPlayer(loaded), leduc_tree) == pytest.approx(best)
     with pytest.raises(ValueError, match="the table has no infostate"):
         loaded(torch.ones(1, 30, dtype=torch.uint8), torch.ones(1, 3, dtype=torch.bool))

@@ -130,7 +130,7 @@ def test_seats_are_given_as_the_twin_gives_them(team):
 def test_games_are_counted_as_the_twin_counts_them(team):
     rng, team = np.random.default_rng(0), np.array(team)
     num_seats, total = team.max() + 1, 0.0
-    tally, found = np.zeros((3, num_seats, 5)), np.zeros((3, num_seats, 5))
+    tally, found = np.zeros((3, num_seats, 7)), np.zeros((3, num_seats, 7))
     for _ in range(20):
         table = rng.integers(0, 3, (50, num_seats)).astype(np.int16)
         table[np.arange(50), rng.integers(0, num_seats, 50)] = LEARNER
@@ -153,7 +153,7 @@ def test_a_member_moves_for_its_whole_team_and_is_told_of_its_games(team):
         seating.meet(name, player)
     seating.draw_from({"low": 0.5, "high": 0.5}, self_play_share=0.2)
     seating.seat_all_rows()
-    expected = np.zeros((2, max(team) + 1, 5))
+    expected = np.zeros((2, max(team) + 1, 7))
     for _ in range(4):
         table = seating.table.copy()
         for number, player in enumerate(players.values()):

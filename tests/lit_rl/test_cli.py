@@ -10,7 +10,9 @@ import torch
 import yaml
 from harness import ROOT, SMALL
 
+from lit_rl.cli import LitRLCLI
 from lit_rl.ppo import PPO
+from lit_rl.run.errors import ConfigError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -97,6 +99,69 @@ def test_strangers_classes_from_the_current_folder(command, tmp_path):
     sys.modules.pop("my_things")
 
 
+def test_a_packaged_config_goes_by_its_name_and_a_path_means_a_path(command, tmp_path):
+    code, out, _ = command("fit", "--config", "leduc_ppo", "--config=loggers/tensorboard", "--print_config")
+    config = yaml.safe_load(out)
+    assert code == 0 and config["data"]["init_args"]["game"] == "envs.leduc_poker"
+    assert config["trainer"]["logger"]["class_path"] == "lit_rl.run.run_folder.RunTensorBoard"
+    (tmp_path / "leduc_ppo").write_text((ROOT / "configs" / "kuhn_ppo.yaml").read_text())
+    code, out, _ = command("fit", "--config", "leduc_ppo", "--print_config")
+    assert code == 0 and yaml.safe_load(out)["data"]["init_args"]["game"] == "envs.kuhn_poker"
+
+
+@pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "configs").glob("*.yaml")))
+def test_no_config_gives_a_number_that_a_schedule_owns(command, monkeypatch, config):
+    """All of ours pass the check that `litrl fit` makes, right before anything is built."""
+
+    def checked(self):
+        raise ConfigError("all is checked")
+
+    monkeypatch.setattr(LitRLCLI, "instantiate_classes", checked)
+    code, _, err = command("fit", "--config", config)
+    assert code == 2 and err.splitlines()[-1] == "error[2]: all is checked"
+
+
+def test_what_is_always_on_can_be_left_out_by_name(command, tmp_path):
+    words = ("--without", "[RunSummary, LastCheckpoint, Validations]", "--trainer.default_root_dir", "here")
+    code, out, _ = command("fit", *SMALL, *words)
+    names = {path.name for path in (tmp_path / "here" / "version_0").iterdir()}
+    assert code == 0 and not names & {"summary.json", "learning_curve.png", "status.json"} and "NashConv" not in out
+    assert {"config.yaml", "metrics.csv"} <= names
+    listed = ("--trainer.callbacks+=RunSummary", "--trainer.callbacks.plot=false")
+    code, out, _ = command("fit", *SMALL, *listed, "--without", "RunSummary", "--trainer.max_epochs", 1)
+    assert code == 0 and "run folder" not in out
+
+
+def test_judging_an_untrained_network_is_said(command, tmp_path):
+    code, out, _ = command("validate", *SMALL)
+    assert code == 0 and "no --ckpt_path: what follows is of an untrained network" in out
+    code, out, _ = command("predict", *SMALL, "--trainer.default_root_dir", "here")
+    assert code == 0 and "untrained network" in out
+    command("fit", *SMALL, "--trainer.default_root_dir", "here")
+    last = tmp_path / "here" / "version_0" / "checkpoints" / "last.ckpt"
+    code, out, _ = command("validate", *SMALL, "--ckpt_path", last)
+    assert code == 0 and "untrained" not in out
+
+
+def test_a_checkpoint_of_something_else_is_refused_before_anything_is_compiled(command, tmp_path, monkeypatch):
+    command("fit", *SMALL, "--trainer.default_root_dir", "here")
+    last = tmp_path / "here" / "version_0" / "checkpoints" / "last.ckpt"
+
+    def too_late(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    for name in ("rehearse", "open_evaluation"):
+        monkeypatch.setattr(f"datamodules.self_play.{name}", too_late)
+    other = ("--data.game", "envs.leduc_poker", "--ckpt_path", last)
+    for subcommand, words, found in (
+        ("fit", other, "checkpoint is of PPO on kuhn_poker"),
+        ("validate", other, "checkpoint is of PPO on kuhn_poker"),
+        ("predict", ("--model.network.hidden", "[5]", "--ckpt_path", last), "has shape"),
+    ):
+        code, _, err = command(subcommand, *SMALL, *words)
+        assert code == 3 and found in err.splitlines()[-1], err
+
+
 @pytest.mark.parametrize("overlay", ["tensorboard", "wandb_offline"])
 def test_logger_overlays(command, tmp_path, overlay, monkeypatch):
     pytest.importorskip(overlay.split("_")[0])
@@ -112,7 +177,10 @@ def test_logger_overlays(command, tmp_path, overlay, monkeypatch):
     assert code == 0, err
     assert (tmp_path / "here/version_0/metrics.csv").exists()  # the CSV log is always there
     names = [p.as_posix() for p in tmp_path.rglob("*")]
-    assert any("tfevents" in n if overlay == "tensorboard" else n.endswith(".wandb") for n in names)
+    beside = (tmp_path / "here" / "version_0" / "tensorboard").as_posix()  # in the run folder
+    assert any(
+        "tfevents" in n and n.startswith(beside) if overlay == "tensorboard" else n.endswith(".wandb") for n in names
+    )
 
 
 def test_help_explains_every_argument_of_ours(command):

@@ -1,6 +1,7 @@
 """`litrl` and `python -m lit_rl` as processes of their own, in folders that hold what they like."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,11 @@ def test_packages_of_the_current_folder_do_not_hide_ours(shell):
     """A class of the user's own is found all the same."""
     out = shell("-m", "lit_rl", *FIT)
     assert "hoy" in out and "NashConv" in out
+
+
+def test_version_names_what_numbers_depend_on(shell):
+    out = shell("-X", "importtime", "-m", "lit_rl", "--version")
+    assert re.fullmatch(r"lit-rl \d+\.\d+\.\d+ \(torch .*, lightning .*, numba .*, numpy .*, Python .*\)\n", out)
 
 
 def test_the_entry_point_too(shell, tmp_path):

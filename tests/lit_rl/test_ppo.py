@@ -9,6 +9,7 @@ from conftest import grouped, small_mlp
 
 from envs.vector_env import VectorEnv
 from lit_rl import losses
+from lit_rl.batches import Minibatches
 from lit_rl.evaluation import exact_metrics
 from lit_rl.ppo import PPO
 from lit_rl.rollout import collect
@@ -194,6 +195,20 @@ def test_learns_kuhn_in_seconds(make_fit):
     )  # fmt: skip
     trainer.fit(model, data)
     assert float(trainer.callback_metrics["eval/nash_conv"]) < 0.6
+
+
+def test_where_no_infostate_repeats_full_visit_weights_are_plain_ppo():
+    """The gradient of a minibatch in which every infostate is met once: that of the unweighted decisions."""
+    gradients = []
+    for visit_exponent in (None, 0.5):
+        torch.manual_seed(0)
+        model = PPO("envs.leduc_poker", small_mlp, minibatches=Minibatches(1, 1, visit_exponent=visit_exponent))
+        rollout = collect(VectorEnv(model.game, 3, seed=20), model.policy, 8)
+        batch = next(model.make_batches(rollout, torch.Generator().manual_seed(0)))
+        assert len(batch.obs[batch.row].unique(dim=0)) == len(batch.row) > 6
+        loss = model.training_step(batch, 0)
+        gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.policy.parameters()))]))
+    assert torch.allclose(*gradients, rtol=1e-4, atol=1e-7) and gradients[0].abs().max() > 0.01
 
 
 @pytest.mark.gpu

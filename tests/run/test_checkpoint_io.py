@@ -14,7 +14,8 @@ import torch
 from harness import exit_status
 from jsonargparse.typing import PositiveFloat, PositiveInt
 
-from lit_rl.run.checkpoint_io import VerifiedCheckpointIO, _Sink, newest_verified, verify
+from lit_rl.run.checkpoint_files import _Sink, newest_verified, verify
+from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import ArtefactError, StorageError
 from lit_rl.run.signals import Stopped
 
@@ -31,7 +32,8 @@ def small_checkpoint(step: int) -> dict:
     generator = torch.Generator().manual_seed(step)
     weights = {"w": torch.rand(3000, generator=generator)}
     resumable = {"loops": {"fit_loop": {}}, "optimizer_states": [{}], "quiescent": True}
-    return {"global_step": step, "state_dict": weights, "run": {"iteration": step}} | resumable
+    told = {"global_step": step, "run": {"iteration": step}, "pytorch-lightning_version": "2.6.6"}
+    return told | {"state_dict": weights} | resumable
 
 
 def write_in_fork(folder: Path, step: int, fail_at: int, crash: bool) -> int:

@@ -14,7 +14,9 @@ from lit_rl.run.errors import ArtefactError, ConfigError, StorageError, check_ra
     [
         (ConfigError(), 2), (ArtefactError(), 3), (FloatingPointError(), 4), (StorageError(), 5), (OSError(), 5),
         (ValueError(), 1), (RuntimeError(), 1), (ZeroDivisionError(), 4), (OverflowError(), 4),
-        (NoLegalActionError(), 4), (NoDecisionError(), 4),
+        (NoLegalActionError(), 4), (NoDecisionError(), 4), (MemoryError(), 2),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), 2),
+        (RuntimeError("Storage size calculation overflowed with sizes=[9]"), 2),
     ],
 )  # fmt: skip
 def test_exit_codes(error, code):

@@ -23,7 +23,7 @@ pytestmark = [
         (["--data.game", "envs.rng"], "defines neither GAME"),
         (["--model.entropy_coef", "-1"], "entropy_coef: .*-1"),
         (["--model.entropy_coef", "nan"], "entropy_coef: .*nan"),
-        (["--model.entropy_coef", "inf"], "entropy_coef=inf: must be finite"),
+        (["--model.value_coef", "inf"], "value_coef=inf: must be finite"),
         (["--model.credit.gamma", "1.5"], "gamma: .*1.5"),
         (["--data.num_envs", "0"], "num_envs: .*0"),
         (["--model.lr_schedule", "Cosin"], "Cosin; did you mean Cosine?"),
@@ -49,6 +49,25 @@ pytestmark = [
         (["--trainer.gradient_clip_val", "1e308"], "trainer.gradient_clip_val=1e.308"),
         (["--trainer.log_every_n_steps", "-5"], "trainer.log_every_n_steps=-5: needs at least 1"),
         (["--model.sampling_temperature", "1e-30"], "sampling_temperature: .*1e-30"),
+        (["--model.entropy_coef", "0.3"], "model.entropy_coef=0.3: has no effect, since a ScalarSchedule sets it"),
+        (["--model.entropy_coef", "0.05"], "model.entropy_coef=0.05: has no effect"),  # though it is the default
+        (["--model.optimizer.lr", "-1"], "optimizer: Invalid learning rate: -1"),
+        (["--model.optimizer.lr", ".inf"], "optimizer: lr=inf must be finite"),
+        (
+            ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=eval/nash_cov"],
+            "EarlyStopping: monitor=eval/nash_cov: no evaluation logs it; did you mean eval/nash_conv?",
+        ),
+        (
+            ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val_loss"],
+            "ModelCheckpoint: monitor=val_loss: no evaluation logs it; logged are eval/exploitability, eval/nash_conv",
+        ),
+        (
+            ["--model.lr_schedule=lightning.pytorch.cli.ReduceLROnPlateau", "--model.lr_schedule.monitor=eval/winrate"],
+            "lr_schedule: monitor=eval/winrate: no evaluation logs it",
+        ),
+        (["--without", "RunProgres"], "without=RunProgres: is not always on; those that are: FiniteGuard, "),
+        (["--config", "configs/leduc_ppo.yaml"], "lit-rl's own go by their names: --config leduc_ppo"),
+        (["--config", "leduc_pp"], "lit-rl's own go by their names: --config leduc_ppo"),
         (["--data.game", "games.endless"], "data.game=games.endless: .* no player comes to move within max_steps=9"),
         (["--data.game", "games.unbalanced"], "data.game=games.unbalanced: .* do not sum to 1"),
     ],
@@ -60,6 +79,49 @@ def test_bad_input_is_one_line_and_exit_code_2(command, args, words):
     (line,) = [line for line in err.splitlines() if line.startswith("error[2]: ")]
     assert err.splitlines()[-1] == line and "Traceback" not in err
     assert re.search(words.replace("?", r"\?"), line), line
+
+
+def test_early_means_before_anything_is_compiled(command, monkeypatch, tmp_path):
+    """No game is rehearsed, no env made, no tree built; and no run folder stays."""
+
+    def too_late(*args, **kwargs):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr("datamodules.self_play.rehearse", too_late)
+    monkeypatch.setattr("datamodules.self_play.open_evaluation", too_late)
+    overlay = tmp_path / "o.yaml"
+    schedule = "{class_path: ScalarSchedule, init_args: {target: model.entropy_cof, schedule: {class_path: Linear}}}"
+    overlay.write_text(f"trainer: {{callbacks+: [{schedule}]}}\n")
+    for words in (
+        ["--model.optimizer.lr", "-1"],
+        ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor=eval/nash_cov"],
+        ["--config", overlay],
+    ):
+        code, _, err = command("fit", *SMALL, *words, "--trainer.default_root_dir", "deep/runs")
+        assert code == 2 and "compiled" not in err, err
+    assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("trainer:\n  max_epochs: 3\n  logger: [\n", "config=o.yaml: line 4, column 1: "),
+        ("a: 1\n b: 2\n", "config=o.yaml: line 2, column 3: mapping values are not allowed"),
+        ("model:\n  init_args:\n    clipp: 3\n", "o.yaml, line 3: model: Option 'clipp' is not accepted; did you"),
+        ("model:\n  init_args:\n    clip: wide\n", "o.yaml, line 3: clip: "),
+    ],
+)
+def test_a_config_that_is_wrong_is_named_with_the_line(command, tmp_path, text, words):
+    (tmp_path / "o.yaml").write_text(text)
+    code, _, err = command("fit", *SMALL, "--config", "o.yaml")
+    assert code == 2 and words in err.splitlines()[-1], err
+
+
+def test_two_schedules_of_one_number_are_refused(command, tmp_path):
+    schedule = "{class_path: ScalarSchedule, init_args: {target: model.entropy_coef, schedule: {class_path: Linear}}}"
+    (tmp_path / "o.yaml").write_text(f"trainer: {{callbacks+: [{schedule}]}}\n")
+    code, _, err = command("fit", *SMALL, "--config", "o.yaml")
+    assert code == 2 and "two schedules set model.entropy_coef" in err
 
 
 BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -112,6 +174,19 @@ def test_rules_that_go_wrong_in_mid_run_are_numerics(command, tmp_path):
     )
     line = err.splitlines()[-1]
     assert code == 4 and "no player comes to move" in line and line.startswith("error[4]: ")
+
+
+def test_a_network_beyond_all_memory(command):
+    code, _, err = command("fit", *SMALL, "--model.network.hidden", "[3000000, 3000000]")
+    line = err.splitlines()[-1]
+    assert code == 2 and line.startswith("error[2]: more memory than there is (") and "model.network" in line
+
+
+def test_exact_evaluation_of_rules_without_an_end(command):
+    """Where nothing but the tree is looked at."""
+    code, _, err = command("validate", *SMALL, "--data.game", "games.unending")
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error[2]: data.game: unending: a game goes on after max_steps=1000 actions")
 
 
 def test_a_schedule_with_a_misspelt_target_stops_at_start(command, tmp_path):

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from harness import digest, fit_arguments, last_line, resume_arguments
+from harness import SMALL, digest, fit_arguments, last_line, resume_arguments
 
 from lit_rl.run.errors import ConfigError
 from lit_rl.run.run_folder import MetricsFile, claim_run_folder, lock_run_folder, release_run_folders
@@ -28,6 +28,31 @@ def test_one_run_per_folder(litrl, tmp_path, undisturbed):
     assert line.startswith(f"error[2]: run folder {tmp_path / 'version_0'}: in use by process ")
     assert litrl(resume_arguments(tmp_path / "version_0"), tmp_path / "log") == 0
     assert digest(tmp_path / "version_0") == undisturbed["kuhn_ppo"][0]
+
+
+def test_a_start_that_comes_to_nothing_leaves_no_folder(tmp_path):
+    """Neither the run folder nor those made around it; one in which a run has begun stays, as do others'."""
+    for begun in (False, True):
+        folder = claim_run_folder(tmp_path / "deep" / "runs")
+        lock_run_folder(folder)
+        (folder / "status.json").write_text("{}")
+        if begun:
+            (folder / "config.yaml").write_text("")
+        release_run_folders(keep=False)
+        assert folder.exists() == (tmp_path / "deep").exists() == begun
+    folder = claim_run_folder(tmp_path / "deep" / "runs")
+    release_run_folders(keep=False)
+    assert not folder.exists() and (folder.parent / "version_0").exists()
+
+
+def test_an_interrupted_start_leaves_no_folder(command, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("datamodules.self_play.rehearse", interrupted)
+    code, _, err = command("fit", *SMALL, "--trainer.default_root_dir", "runs")
+    assert code == 130 and err.splitlines()[-1] == "stopped by SIGINT"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_to_is_said_at_once(litrl, tmp_path, undisturbed):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from harness import RUNS, digest, disturb, fit_arguments, last_line, resume_arguments
 
-from lit_rl.run.checkpoint_io import newest_verified
+from lit_rl.run.checkpoint_files import newest_verified
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),

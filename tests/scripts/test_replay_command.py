@@ -93,6 +93,13 @@ def test_strangers_files_run_no_code(litrl_replay, run_folder, tmp_path):
     forge(Path("r.jsonl"), lambda header: header.update(game="mine"), line=1)
     assert litrl_replay("verify", "r.jsonl", "--allow", "mine")[0] == 0
     sys.modules.pop("mine")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "mine.py").rename(tmp_path / "there" / "mine.py")
+    code, _, err = litrl_replay("verify", "r.jsonl", "--allow", "mine")
+    assert code == 3 and "start in the folder that holds it, or say --code <folder>" in err.splitlines()[-1]
+    assert litrl_replay("verify", "r.jsonl", "--allow", "mine", "--code", "there")[0] == 0
+    assert litrl_replay("verify", "r.jsonl", "--allow", "mine", "--code", "nowhere")[0] == 2
+    sys.modules.pop("mine")
 
 
 def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_folder, tmp_path):
@@ -119,7 +126,7 @@ def test_checkpoints_of_strangers_name_no_code_in_any_way(litrl_replay, run_fold
     [
         "{class_path: os.system, init_args: {command: touch ran}}",
         {"class_path": "lit_rl.run.checkpoint_io.os.system", "init_args": {"command": "touch ran"}},
-        {"class_path": "lit_rl.run.checkpoint_io.replace_file", "init_args": {"path": "ran", "content": "x"}},
+        {"class_path": "lit_rl.run.checkpoint_files.replace_file", "init_args": {"path": "ran", "content": "x"}},
         "evil.yaml",
         ["lit_rl.networks.MLP"],
     ],
