@@ -14,7 +14,7 @@ from envs.structure import DealtThenPublic, PhantomBoard
 
 TREE = 200_000  # histories: so many are kept as a tree
 GAMES = 2_000  # random games that the number of histories is estimated from
-WALK = 3.0  # a walk that evaluates takes about so many times as long as one that counts
+WALK = 6.0  # a walk that prepares takes about so many times as long as one that counts
 
 
 def exact_evaluator(
@@ -53,18 +53,17 @@ def exact_evaluator(
             way = f"{evaluator.num_nodes} histories, kept as a tree"
         else:
             say(
-                f"{game.name}: about {histories:.1e} histories to walk, about {seconds:.1g} s for each evaluation and "
-                "twice that to prepare"
+                f"{game.name}: about {histories:.1e} histories to walk, about {seconds:.1g} s; an evaluation takes less"
             )
             evaluator = StreamEvaluator(game, max_seconds, max_bytes)
-            way = f"{evaluator.num_nodes} histories, walked each time"
+            way = f"{evaluator.num_nodes} histories, {'on tape' if evaluator.taped else 'walked each time'}"
     seconds = time.thread_time() - began
     say(f"{game.name}: exact by {way}; {evaluator.num_infosets} infosets, prepared in {seconds:.1f} s")
     return evaluator
 
 
 def forecast(game: Game, max_seconds: float) -> tuple[float, float]:
-    """About how many histories the game has, exactly if few, and about how many seconds one walk takes.
+    """About how many histories the game has, exactly if few, and about how many seconds a first walk takes.
 
     Raises:
         GameTooLargeError: more seconds than `max_seconds`.
@@ -85,6 +84,6 @@ def forecast(game: Game, max_seconds: float) -> tuple[float, float]:
 def _refuse(game: Game, histories: float, seconds: float, max_seconds: float) -> None:
     about = "more than 1e300" if histories > ENOUGH else f"about {histories:.0e}".replace("e+", "e")
     raise GameTooLargeError(
-        f"{game.name}: {about} histories, estimated from {GAMES} random games, and about {seconds:.0e} s for each "
-        f"evaluation, while max_seconds={max_seconds:g}; too large for exact evaluation"
+        f"{game.name}: {about} histories, estimated from {GAMES} random games, and about {seconds:.0e} s to walk them, "
+        f"while max_seconds={max_seconds:g}; too large for exact evaluation"
     )

@@ -1,9 +1,13 @@
-"""Any game's exact evaluation by walking its histories depth first, keeping nothing of them but infosets.
+"""Any game's exact evaluation by walking its histories depth first, keeping infosets and four bytes a history.
 
 The walk meets the terminal histories one by one and adds what they are worth to each player's last sequence, by the
 chance of everybody else to come there; the infosets, in order of first appearance, then give values from the last to
 the first. An infoset is the pair (the player's sequence so far, its obs now), found by a hash of 64 bits; when the
 game is prepared every meeting is compared with what was stored, so two infosets that hash alike are an error then.
+
+Those four bytes are the tape: of each history in the order of the walk, its infoset, or which chances or which worth it
+has. Played back it spares the rules, the obs and the hash. Where it takes too much memory, it is left out, and each
+evaluation walks by the rules.
 
 Letters: I infosets, R rows, F legal actions of all rows, S of all infosets, P players, A actions.
 """
@@ -21,7 +25,9 @@ from envs.jit import njit
 SLICE = 2_000_000  # histories between two looks at the clock
 BUILD, EVALUATE = 0, 1  # what a walk is for
 ENDED, PAUSED, FULL, CLASH, TOO_LONG = 0, 1, 2, 3, 4  # how it came back
+WORTHS, ODDS, USED, TAPING = 4, 5, 6, 7  # of a store's counts: distinct ones, entries on the tape, is there a tape
 EMPTY = -1
+TAPED = 4  # bytes of a history on the tape
 
 
 class StreamEvaluator:
@@ -30,11 +36,12 @@ class StreamEvaluator:
     Args:
         game: any `Game` whose chance and action sequences can be enumerated.
         max_seconds: of preparation: refuse games that take longer to walk once.
-        max_bytes: refuse games whose infosets need more memory than this.
+        max_bytes: leave out the tape, or refuse games, that would need more memory than this.
 
     Attributes:
         state: [R] of `game.state_dtype`: the first history that looks like the row.
         num_nodes, num_terminals: histories, of which so many are finished games.
+        taped: whether there is a tape.
 
     Raises:
         GameTooLargeError: more seconds or bytes.
@@ -45,8 +52,13 @@ class StreamEvaluator:
     def __init__(self, game: Game, max_seconds: float = 60.0, max_bytes: int = 4 << 30):
         self.game = game
         began, store, walk = time.thread_time(), _Store(game), _Walk(game)
+        self._tape: list[np.ndarray] = []
         while True:
             ended = walk.go(BUILD, store, SLICE)
+            self._tape.append(store.taken())
+            if store.nbytes + TAPED * walk.counts[0] > max_bytes:
+                store.stop_tape()
+                self._tape.clear()
             if ended == CLASH:
                 raise ValueError(
                     f"{game.name}: an infostate has different legal actions in two histories, or two infostates hash "
@@ -56,7 +68,7 @@ class StreamEvaluator:
                 refuse_longer(game)
             if ended == FULL:
                 store.grow()
-            seconds, size = time.thread_time() - began, store.nbytes
+            seconds, size = time.thread_time() - began, store.nbytes_to_evaluate
             if size > max_bytes or (seconds > max_seconds and ended != ENDED):
                 what = f"max_bytes={max_bytes}" if size > max_bytes else f"max_seconds={max_seconds}"
                 raise GameTooLargeError(
@@ -65,6 +77,7 @@ class StreamEvaluator:
                 )
             if ended == ENDED:
                 break
+        self.taped = bool(store.counts[TAPING])
         store.trim()
         self._store, self._walk = store, walk
         self.num_nodes, self.num_terminals = int(walk.counts[0]), int(walk.counts[1])
@@ -74,7 +87,7 @@ class StreamEvaluator:
     @property
     def nbytes(self) -> int:
         """Memory of one evaluation and of what is kept."""
-        return self._store.nbytes + 8 * (len(self._store.row_action) + 3 * self._store.num_sequences)
+        return self._store.nbytes_to_evaluate + sum(part.nbytes for part in self._tape)
 
     def rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         states, n = self.state[start:stop], min(stop, self.num_rows) - start
@@ -117,8 +130,16 @@ class StreamEvaluator:
         arrays = store.infoset_row, store.infoset_first, store.infoset_parent, store.row_first
         _forward(self.flat(policy).probs, *arrays, store.num_infosets, store.reach)
         walk.begin()
-        while walk.go(EVALUATE, store, SLICE) != ENDED:
-            pass
+        if self.taped:
+            odds = store.odds.view(np.float64)
+            for part in self._tape:
+                _compile_play(self.game.num_players)(
+                    part, walk.depth, walk.next, walk.infoset, walk.last, walk.own, walk.chance, store.infoset_player,
+                    store.infoset_first, odds, store.worth.view(np.float64), store.reach, store.values, store.returns,
+                )  # fmt: skip
+        else:
+            while walk.go(EVALUATE, store, SLICE) != ENDED:
+                pass
         best, action = np.zeros(self.game.num_players), np.empty(store.num_infosets, np.int16)
         _backward(*arrays, store.num_infosets, store.infoset_player, store.row_action, store.values, best, action)
         returns = store.returns.copy()
@@ -132,7 +153,7 @@ class _Store:
     def __init__(self, game: Game):
         self.game = game
         infosets, slots, sequences = 1 << 10, 1 << 11, 1 << 12
-        self.counts = np.zeros(4, np.int64)  # infosets, rows, sequences, legal actions of rows
+        self.counts = np.zeros(8, np.int64)  # infosets, rows, sequences, legal actions of rows, and see below
         self.slot = np.full(slots, EMPTY, np.int32)  # of the hash table of infosets
         self.key = np.zeros(infosets, np.uint64)
         self.infoset_parent = np.zeros(infosets, np.int64)  # sequence; -1 for the empty one
@@ -144,6 +165,11 @@ class _Store:
         self.row_first = np.zeros(infosets + 1, np.int64)
         self.row_state = np.zeros(infosets, game.state_dtype)
         self.row_action = np.zeros(sequences, np.int16)
+        self.worth, self.worth_slot = np.zeros((16, game.num_players), np.uint64), np.full(32, EMPTY, np.int32)
+        self.odds = np.zeros((16, max(game.num_chance_outcomes, 1)), np.uint64)  # as bits, as worth
+        self.odds_slot = np.full(32, EMPTY, np.int32)
+        self.tape = np.zeros(SLICE, np.int32)
+        self.counts[TAPING] = True
         self.reach, self.values, self.returns = np.zeros(1), np.zeros(1), np.zeros(game.num_players)
 
     @property
@@ -162,10 +188,23 @@ class _Store:
     def nbytes(self) -> int:
         return sum(a.nbytes for a in vars(self).values() if isinstance(a, np.ndarray))
 
+    @property
+    def nbytes_to_evaluate(self) -> int:
+        return self.nbytes + 8 * (int(self.counts[3]) + 2 * self.num_sequences + 2 * self.num_infosets)
+
+    def taken(self) -> np.ndarray:
+        """What was written on the tape since the last time."""
+        found, self.counts[USED] = self.tape[: self.counts[USED]].copy(), 0
+        return found
+
+    def stop_tape(self) -> None:
+        self.counts[TAPING], self.tape = False, np.zeros(1, np.int32)
+        self.worth, self.odds = self.worth[:1], self.odds[:1]
+
     def grow(self) -> None:
         """Double whatever is nearly full."""
         spare = self.game.num_actions + 1
-        infosets, rows, _, actions = self.counts
+        infosets, rows, _, actions = self.counts[:4]
         if infosets + 1 >= len(self.key):
             for name in ("key", "infoset_parent", "infoset_player", "infoset_row", "infoset_first"):
                 setattr(self, name, _longer(getattr(self, name)))
@@ -174,23 +213,29 @@ class _Store:
             for name in ("row_key", "row_first", "row_state"):
                 setattr(self, name, _longer(getattr(self, name)))
             self.row_slot = _hashed(self.row_key, rows, 2 * len(self.row_slot))
+        for name, count in (("worth", WORTHS), ("odds", ODDS)):
+            if self.counts[TAPING] and self.counts[count] >= len(getattr(self, name)):
+                words = _longer(getattr(self, name))
+                setattr(self, name, words)
+                setattr(self, f"{name}_slot", _hashed(_hashes(words), self.counts[count], 2 * len(words)))
         while actions + spare >= len(self.row_action):
             self.row_action = _longer(self.row_action)
 
     def trim(self) -> None:
         """Drop what is not used, and all that only building needs."""
-        infosets, rows, _, actions = self.counts
+        infosets, rows, _, actions = self.counts[:4]
         for name in ("key", "infoset_parent", "infoset_player", "infoset_row"):
             setattr(self, name, getattr(self, name)[:infosets].copy())
         self.infoset_first = self.infoset_first[: infosets + 1].copy()
         self.row_first = self.row_first[: rows + 1].copy()
         self.row_state = self.row_state[:rows].copy()
         self.row_action = self.row_action[:actions].copy()
+        self.tape = np.zeros(1, np.int32)
         self.row_key, self.row_slot = np.zeros(1, np.uint64), np.full(1, EMPTY, np.int32)
 
 
 def _longer(array: np.ndarray) -> np.ndarray:
-    found = np.zeros(2 * len(array), array.dtype)
+    found = np.zeros((2 * len(array), *array.shape[1:]), array.dtype)
     found[: len(array)] = array
     return found
 
@@ -218,10 +263,11 @@ class _Walk:
         self.player = np.zeros(depth, np.int64)
         self.infoset = np.zeros(depth, np.int64)
         self.last = np.zeros((depth, players), np.int64)  # sequence of each player
+        self.own = np.ones((depth, players))  # reach of each player's sequence, on the tape
         self.chance = np.zeros(depth)  # probability of chance's outcomes so far
         self.earned = np.zeros((depth, players))
         self.probs = np.zeros((depth, max(game.num_chance_outcomes, 1)))
-        self.raw = np.zeros((2, -(-int(np.prod(game.obs_shape)) * game.obs_dtype.itemsize // 8)), np.uint64)
+        self.raw = np.zeros((2, 4 * -(-int(np.prod(game.obs_shape)) * game.obs_dtype.itemsize // 32)), np.uint64)
         self.obs = [_as_obs(game, raw) for raw in self.raw]
         self.legal = np.zeros(game.num_actions, np.bool_)
         self.counts = np.zeros(2, np.int64)  # histories, finished games
@@ -230,17 +276,19 @@ class _Walk:
     def begin(self) -> None:
         self.game.init(self.state[0])
         self.depth[:] = 0
-        self.last[0], self.chance[0], self.earned[0] = EMPTY, 1.0, 0.0
+        self.last[0], self.own[0], self.chance[0], self.earned[0] = EMPTY, 1.0, 1.0, 0.0
         self.counts[:] = 0
 
     def go(self, what: int, store: _Store, budget: int) -> int:
-        """Up to `budget` histories more: ENDED, PAUSED, FULL (grow the store, go on) or CLASH."""
+        """Up to `budget` histories more: ENDED, PAUSED, FULL (grow the store, go on), CLASH or TOO_LONG."""
         return compile_walk(self.game)(
             what, budget, self.state, self.depth, self.next, self.player, self.infoset, self.last, self.chance,
-            self.earned, self.probs, self.raw, self.obs[0], self.obs[1], self.legal, self.counts,
+            self.earned, self.earned.view(np.uint64), self.probs, self.probs.view(np.uint64), self.raw, self.obs[0],
+            self.obs[1], self.legal, self.counts,
             store.counts, store.slot, store.key, store.infoset_parent, store.infoset_player, store.infoset_row,
             store.infoset_first, store.row_slot, store.row_key, store.row_first, store.row_state, store.row_action,
-            store.reach, store.values, store.returns,
+            store.worth, store.worth_slot, store.odds, store.odds_slot, store.tape, store.reach, store.values,
+            store.returns,
         )  # fmt: skip
 
 
@@ -255,6 +303,49 @@ def _mixed(h, word):
     return h ^ (h >> np.uint64(29))
 
 
+@njit
+def _hash(words):
+    """Of 4 words or fewer at once, so that they do not wait for each other."""
+    a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    n = len(words)
+    for i in range(0, n - 3, 4):
+        a = _mixed(a, words[i])
+        b = _mixed(b, words[i + 1])
+        c = _mixed(c, words[i + 2])
+        d = _mixed(d, words[i + 3])
+    for i in range(n - n % 4, n):
+        a = _mixed(a, words[i])
+    return _mixed(_mixed(_mixed(a, b), c), d)
+
+
+@njit
+def _hashes(words):
+    found = np.empty(len(words), np.uint64)
+    for i in range(len(words)):
+        found[i] = _hash(words[i])
+    return found
+
+
+@njit
+def _number(words, known, slot, counts, which):
+    """The row of `known` that equals `words`, a new one where there is room; else EMPTY."""
+    mask = np.uint64(len(slot) - 1)
+    at = _hash(words) & mask
+    while slot[at] != EMPTY:
+        same = True
+        for i in range(len(words)):
+            same = same and known[slot[at], i] == words[i]
+        if same:
+            return slot[at]
+        at = (at + np.uint64(1)) & mask
+    if counts[which] == len(known):
+        return EMPTY
+    slot[at] = counts[which]
+    known[slot[at]] = words
+    counts[which] += 1
+    return slot[at]
+
+
 @cache
 def compile_walk(game: Game):
     """The walk around the rules of `game`, to build and to evaluate."""
@@ -264,9 +355,10 @@ def compile_walk(game: Game):
 
     @njit(nogil=True)
     def walk(
-        what, budget, state, depth, next_, player, infoset, last, chance, earned, probs, raw, obs, other_obs, legal,
-        counts, sizes, slot, key, infoset_parent, infoset_player, infoset_row, infoset_first, row_slot, row_key,
-        row_first, row_state, row_action, reach, values, returns,
+        what, budget, state, depth, next_, player, infoset, last, chance, earned, earned_bits, probs, probs_bits, raw,
+        obs, other_obs, legal, counts, sizes, slot, key, infoset_parent, infoset_player, infoset_row, infoset_first,
+        row_slot, row_key, row_first, row_state, row_action, worth, worth_slot, odds, odds_slot, tape, reach, values,
+        returns,
     ):  # fmt: skip
         d, entered = depth[0], depth[1]
         mask, row_mask = np.uint64(len(slot) - 1), np.uint64(len(row_slot) - 1)
@@ -277,6 +369,13 @@ def compile_walk(game: Game):
                     return PAUSED
                 p = current_player(state[d])
                 if p == TERMINAL:
+                    if what == BUILD and sizes[TAPING]:
+                        n = _number(earned_bits[d], worth, worth_slot, sizes, WORTHS)
+                        if n == EMPTY:
+                            depth[0], depth[1] = d, 0
+                            return FULL
+                        tape[sizes[USED]] = -1 - 2 * n
+                        sizes[USED] += 1
                     budget -= 1
                     counts[0] += 1
                     counts[1] += 1
@@ -297,12 +396,17 @@ def compile_walk(game: Game):
                 if p == CHANCE:
                     probs[d, :] = 0.0
                     chance_probs(state[d], probs[d])
+                    if what == BUILD and sizes[TAPING]:
+                        n = _number(probs_bits[d], odds, odds_slot, sizes, ODDS)
+                        if n == EMPTY:
+                            depth[0], depth[1] = d, 0
+                            return FULL
+                        tape[sizes[USED]] = -2 - 2 * n
+                        sizes[USED] += 1
                 else:
                     raw[0, :] = 0
                     observe(state[d], p, obs)
-                    row_hash = np.uint64(p + 1)
-                    for i in range(raw.shape[1]):
-                        row_hash = _mixed(row_hash, raw[0, i])
+                    row_hash = _mixed(_hash(raw[0]), np.uint64(p + 1))
                     h = _mixed(row_hash, np.uint64(last[d, p] + 1))
                     at = h & mask
                     while slot[at] != EMPTY and key[slot[at]] != h:
@@ -357,6 +461,9 @@ def compile_walk(game: Game):
                         if not same:
                             depth[0], depth[1] = d, 0
                             return CLASH
+                        if sizes[TAPING]:
+                            tape[sizes[USED]] = i
+                            sizes[USED] += 1
                     infoset[d] = slot[at]
                 budget -= 1
                 counts[0] += 1
@@ -401,6 +508,62 @@ def compile_walk(game: Game):
         return ENDED
 
     return walk
+
+
+@cache
+def _compile_play(num_players: int):
+    @njit(nogil=True)
+    def play(
+        tape, depth, next_, entry, last, own, chance, infoset_player, infoset_first, odds, worth, reach, values, returns
+    ):  # fmt: skip
+        """Go on with a walk by the tape: what an evaluating `walk` does."""
+        d = depth[0]
+        for n in range(len(tape)):
+            e = tape[n]
+            if e < 0 and e & 1:
+                z = (-1 - e) >> 1
+                for q in range(num_players):
+                    value = chance[d] * worth[z, q]
+                    for k in range(num_players):
+                        if k != q:
+                            value *= own[d, k]
+                    if last[d, q] >= 0:
+                        values[last[d, q]] += value
+                    returns[q] += value * own[d, q]
+                d -= 1
+            else:
+                entry[d] = e
+                next_[d] = 0
+            while d >= 0:
+                e, k = entry[d], next_[d]
+                if e >= 0:
+                    s = infoset_first[e] + k
+                    if s < infoset_first[e + 1]:
+                        for q in range(num_players):
+                            last[d + 1, q] = last[d, q]
+                            own[d + 1, q] = own[d, q]
+                        last[d + 1, infoset_player[e]] = s
+                        own[d + 1, infoset_player[e]] = reach[s]
+                        chance[d + 1] = chance[d]
+                        next_[d] = k + 1
+                        d += 1
+                        break
+                else:
+                    c = (-2 - e) >> 1
+                    while k < odds.shape[1] and odds[c, k] <= 0.0:
+                        k += 1
+                    if k < odds.shape[1]:
+                        for q in range(num_players):
+                            last[d + 1, q] = last[d, q]
+                            own[d + 1, q] = own[d, q]
+                        chance[d + 1] = chance[d] * odds[c, k]
+                        next_[d] = k + 1
+                        d += 1
+                        break
+                d -= 1
+        depth[0] = d
+
+    return play
 
 
 @njit

@@ -37,7 +37,17 @@ PHANTOM = {
     for abrupt in (False, True)
     if not (abrupt and name == "lines")  # 3 million histories
 }
+
+
+def untaped(game):
+    """Too little memory for a tape, enough for the infosets."""
+    evaluator = StreamEvaluator(game, max_bytes=6_000_000)
+    assert not evaluator.taped
+    return evaluator
+
+
 WAYS = [(StreamEvaluator, name, make) for name, make in STREAM.items()]
+WAYS += [(untaped, name, STREAM[name]) for name in ("envs.kuhn_poker", "games.pairs", "goofspiel 3")]
 WAYS += [(PublicEvaluator, name, make) for name, make in PUBLIC.items()]
 WAYS += [(PhantomEvaluator, name, make) for name, make in PHANTOM.items()]
 
@@ -136,6 +146,7 @@ def test_liars_dice_constants(size):
 @pytest.mark.parametrize("num_cards", [4, 5])
 def test_goofspiel_constants(num_cards):
     evaluator = StreamEvaluator(load_game(f"envs.goofspiel_{num_cards}"))
+    assert evaluator.taped
     assert evaluator.num_terminals == constants.GOOFSPIEL_TERMINALS[num_cards]
     assert evaluator.num_infosets == constants.GOOFSPIEL_INFOSETS[num_cards]
     result = evaluator.evaluate(uniform)
@@ -197,7 +208,7 @@ def test_the_way_that_suits():
     assert isinstance(exact_evaluator(load_game("envs.goofspiel_5"), say=said.append), StreamEvaluator)
     assert isinstance(exact_evaluator(PHANTOM["hex 2x2"](), say=said.append), PhantomEvaluator)
     assert "58 histories" in said[0] and "12 infosets" in said[0]
-    assert "histories to walk, about" in said[1] and "236450 infosets" in said[2]
+    assert "histories to walk, about" in said[1] and "3346656 histories, on tape; 236450 infosets" in said[2]
     assert "70 infosets" in said[3]
 
 
