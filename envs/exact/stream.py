@@ -299,13 +299,16 @@ def _as_obs(game: Game, raw: np.ndarray) -> np.ndarray:
 
 @njit(inline="always")
 def _mixed(h, word):
-    h = (h ^ word) * np.uint64(0x9E3779B97F4A7C15)
-    return h ^ (h >> np.uint64(29))
+    """All bits of the result hang on all of both; by the finaliser of splitmix64 (Steele et al. 2014)."""
+    h = h * np.uint64(0x9E3779B97F4A7C15) + word
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
 
 
 @njit
 def _hash(words):
-    """Of 4 words or fewer at once, so that they do not wait for each other."""
+    """Four words at once, so that they do not wait for each other."""
     a, b, c, d = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     n = len(words)
     for i in range(0, n - 3, 4):
