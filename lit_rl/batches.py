@@ -161,7 +161,8 @@ def infostate_weights(
     damped: an action that was drawn has the weight n pi, and no other stands for one that was not. So the gradient of a
     rare action is too small by the factor 1 - (1 - pi)^n (a tenth at pi = .1 and n = 1), while entropy and KL act in
     full, and an error of the critic pushes towards likely actions: all that is right where n is large. action_weight is
-    scaled to mean 1 by itself here. On Leduc it ended closer to the equilibrium (configs/LOG.md).
+    scaled to mean 1 by itself here. On Leduc it ended closer after 10 M decisions, not after 3 M (single seeds,
+    configs/LOG.md).
 
     Not from a paper; configs/LOG.md says what the parts bring.
 

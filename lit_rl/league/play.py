@@ -327,8 +327,8 @@ def _play(args: argparse.Namespace) -> None:
         print(f"replay: litrl-replay show {args.replay} --game 0")
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line; exit codes as those of `litrl fit`."""
+def command_line() -> argparse.ArgumentParser:
+    """What `litrl play` takes."""
     parser = argparse.ArgumentParser(
         "litrl play", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -344,7 +344,12 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--replay", type=Path, help="write the finished games there, for litrl-replay")
     parser.add_argument("--code", type=Path, help="the folder of your own games and players, if not the current one")
     parser.add_argument("--allow", nargs="+", default=[], metavar="PACKAGE", help="files may name code from there too")
-    parsed = parser.parse_args(args)
+    return parser
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; exit codes as those of `litrl fit`."""
+    parsed = command_line().parse_args(args)
     try:
         _play(parsed)
     except (ConfigError, ArtefactError, ValueError, OSError) as error:
