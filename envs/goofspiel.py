@@ -162,7 +162,8 @@ def goofspiel(num_cards: int) -> Game:
         rewards=rewards,
         observe=observe,
         render=render,
-        action_names=tuple(str(a + 1) for a in range(n)),
+        chance_names=tuple(f"card {a + 1}" for a in range(n)),
+        action_names=tuple(f"bid {a + 1}" for a in range(n)),
         obs_parts={
             "player": Part(0, (2,)),
             "points": Part(points_at, (2, most + 1)),

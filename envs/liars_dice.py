@@ -152,6 +152,7 @@ def liars_dice(num_dice: int, num_faces: int) -> Game:
         render=render,
         hidden_from=hidden_from,
         redact=redact,
+        chance_names=tuple(f"roll {1 + face}" for face in range(num_faces)),
         action_names=(*(name_of(b) for b in range(num_bids)), "liar"),
         obs_parts={
             "player": Part(0, (2,)),
