@@ -30,14 +30,14 @@ def exact_evaluator(
     time, infosets alone being kept. Both limits count without what the policy itself takes.
 
     Args:
-        max_seconds: of preparation, and of one evaluation.
+        max_seconds: of preparation, and of one evaluation; CPU time of the calling thread.
         max_bytes: memory.
         threads: that evaluate, where there is more than one to gain from: on phantom boards.
         say: is told the forecast, one line before the work is begun and one after preparation.
 
     Raises:
-        GameTooLargeError: it takes longer than max_seconds or more than max_bytes. Where only the first steps of
-            preparation can tell, these are done.
+        GameTooLargeError: it takes longer than max_seconds or more than max_bytes. Where only preparation can tell,
+            it is begun.
     """
     began = time.thread_time()
     if isinstance(game.structure, DealtThenPublic):

@@ -29,6 +29,7 @@ from envs.structure import PhantomBoard
 
 BITS = 5  # of the code of one cell; keys have n of them, cell 0 first
 CODE = np.uint64(2**BITS - 1)
+PER_ROW = 190  # bytes, about, as measured on boards of nine cells
 ADD = 6e-10  # seconds for one of the operators' additions, about; those left out count
 
 
@@ -59,6 +60,11 @@ class PhantomEvaluator:
         self._records = [_Records(player, board, wins, self._check_size) for player in range(2)]
         self._split = self._records[0].num_rows
         self.num_rows = self.num_infosets = sum(records.num_rows for records in self._records)
+        if self.num_rows * PER_ROW > max_bytes:
+            raise GameTooLargeError(
+                f"{game.name}: {self.num_rows} infosets need about {self.num_rows * PER_ROW:.1e} bytes, while "
+                f"max_bytes={max_bytes:.1e}; too large for exact evaluation"
+            )
         self._prepare()
 
     def _check_size(self, size: int) -> None:

@@ -125,7 +125,8 @@ class PublicEvaluator:
                 at[1] = 1
             else:
                 classes.add_matrix(int(chance[d]), int(payoff_class(state[d])), path[:d])
-            self._check_size(tree.nbytes + classes.nbytes)
+            policy = 8 * int(tree.sizes[2]) * max(self.hands)
+            self._check_size(tree.nbytes + classes.nbytes + policy)
         tree.trim()
         self._tree, self._classes = tree, classes
         self.num_nodes = len(tree.depth)

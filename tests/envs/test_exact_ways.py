@@ -218,6 +218,8 @@ def test_refused_before_the_work():
         exact_evaluator(wide_and_deep({}))
     with pytest.raises(GameTooLargeError, match=r"goofspiel_6: about \d.* histories.*max_seconds=0.5"):
         exact_evaluator(load_game("envs.goofspiel_6"), max_seconds=0.5)
+    with pytest.raises(GameTooLargeError, match="max_bytes=100000000 reached"):
+        exact_evaluator(liars_dice(3, 6), max_bytes=100_000_000)
     for name, limit in (("goofspiel_5", 100_000), ("liars_dice_2x5", 1_000_000), ("dark_hex_3x3_abrupt", 1_000_000)):
         with pytest.raises(GameTooLargeError, match="max_bytes"):
             exact_evaluator(load_game(f"envs.{name}"), max_bytes=limit)
