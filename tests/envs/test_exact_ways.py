@@ -269,6 +269,7 @@ def test_threads_change_nothing():
             constants.ABRUPT_PHANTOM_TIC_TAC_TOE_UNIFORM_NASH_CONV,
             None,
         ),
+        ("dark_hex_3x3_abrupt", constants.ABRUPT_DARK_HEX_INFOSETS, 1.525209, None),  # NashConv: as measured here
     ],
 )
 def test_phantom_boards_of_nine_cells(name, infosets, nash_conv, value):
