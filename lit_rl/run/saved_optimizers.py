@@ -111,6 +111,9 @@ def _check_schedule(theirs, ours, where: str) -> None:
         ok = type(theirs) is type(ours) and len(theirs) == len(ours)
         need(ok, f"{where} is no {type(ours).__name__} of {len(ours)}")
         for x, y in zip(theirs, ours):
+            need(
+                y is not None or x is None, f"{where} is {str(x)[:50]}, needs None"
+            )  # a function's, which has no state
             _check_schedule(x, y, where)
     elif type(ours) is int:
         saved_int(theirs, where, -1)
