@@ -125,9 +125,16 @@ def load_game(path: str) -> Game:
 def load_interface(path: str) -> Interface:
     """Import the module `path` and return its `GAME`, or the `INTERFACE` of a game whose rules are not written here.
 
+    `openspiel:<name>` is a game of OpenSpiel, see `envs.openspiel`.
+
     Raises:
         ValueError: no such module, one that is no Python, or one that defines neither.
     """
+    if path.startswith("openspiel:"):
+        try:
+            return importlib.import_module("envs.openspiel").interface(path.removeprefix("openspiel:"))
+        except ModuleNotFoundError as error:
+            raise ValueError(f"game={path!r}: {error}") from None
     module = _import(path)
     for name in ("GAME", "INTERFACE"):
         interface = getattr(module, name, None)

@@ -13,7 +13,7 @@ from lit_rl.run.errors import ConfigError
 
 pytest.importorskip("pettingzoo")
 
-from lit_rl.league.beside.pettingzoo import GameAEC  # noqa: E402
+from lit_rl.league.beside.pettingzoo import GameAEC
 
 TOLD = [
     "Agent's (minimum|maximum) observation space value is -?infinity",
@@ -88,14 +88,21 @@ def test_chance_plays_by_its_probabilities(kuhn):
     assert len(counts) == 3 and abs(counts / 3000 - 1 / 3).max() < 0.05
 
 
-def test_observations_are_those_of_a_history(leduc):
-    env, past = GameAEC(leduc), History(leduc)
+def test_observations_are_those_of_a_history(any_game):
+    env, past, rng = GameAEC(any_game), History(any_game), np.random.default_rng(0)
     env.reset(seed=1)
-    while past.mover < 0:
-        past.play(int(list(past.choices())[0]))
-    for name in ("observation", "action_mask"):
-        assert env.observe("player_0")[name].shape == (past.obs if name == "observation" else past.legal)[0].shape
-    assert not env.observe("player_1")["action_mask"].any()
+    for agent in env.agent_iter():
+        seen, _, ended, _, _ = env.last()
+        if ended:
+            break
+        past.state = env._state.copy()
+        past._look()
+        assert agent == f"player_{past.mover}"
+        np.testing.assert_array_equal(seen["observation"], past.obs[0])
+        np.testing.assert_array_equal(seen["action_mask"], past.legal[0])
+        others = set(env.possible_agents) - {agent}
+        assert not any(env.observe(other)["action_mask"].any() for other in others)
+        env.step(rng.choice(np.flatnonzero(seen["action_mask"])))
 
 
 def test_bad_input(kuhn):

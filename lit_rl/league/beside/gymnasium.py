@@ -42,9 +42,9 @@ class SeatEnvs(gymnasium.vector.VectorEnv):
     """B games, in each of which the agent takes one seat and opponents take the others; a step is the agent's decision.
 
     The seat alternates from game to game. An opponent is drawn for each of the other seats, all equally likely. A seat
-    is a team of the game: the agent decides for all of its players, and its reward is their mean. Where a game ends, the
-    next one begins in the same step (`AutoresetMode.SAME_STEP`). A game that ends before the agent has decided anything
-    is not seen. All that happens is a function of the seed of `reset` and of the actions.
+    is a team of the game: the agent decides for all of its players, and its reward is their mean. Where a game ends,
+    the next one begins in the same step (`AutoresetMode.SAME_STEP`). A game that ends before the agent has decided
+    anything is not seen. All that happens is a function of the seed of `reset` and of the actions.
 
     infos, beside `_<name>` [B] bool each, as Gymnasium has it:
         action_mask: [B, A] int8, 1 = legal.
