@@ -58,15 +58,16 @@ def rules(path: str) -> Any:
         ModuleNotFoundError: OpenSpiel is not installed. ValueError: it has no such game, or refuses its arguments.
     """
     pyspiel = need_extra("pyspiel", "openspiel")
+    name, known = path.split("(")[0], pyspiel.registered_names()
+    if name not in known:  # OpenSpiel itself would print all that it knows
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"game={SCHEME + path!r}: OpenSpiel has no such game{hint}")
     try:
         return pyspiel.load_game(path)
     except pyspiel.SpielError as error:
-        said, name = (str(error).splitlines() or [""])[0][:200], path.split("(")[0]
-        known = pyspiel.registered_names()
-        close = difflib.get_close_matches(name, known, n=1) if name not in known else []
-        hint = f"; did you mean {close[0]}?" if close else ""
-        said = "no such game" if name not in known else said
-        raise ValueError(f"game={SCHEME + path!r}: {said}{hint}") from None
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise ValueError(f"game={SCHEME + path!r}: {said}") from None
 
 
 def interface(path: str) -> OpenSpielGame:

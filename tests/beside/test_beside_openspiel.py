@@ -3,23 +3,28 @@
 import copy
 import importlib
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+import lit_rl
+from datamodules.self_play import SelfPlayDataModule
 from envs.game import load_interface
 from lit_rl.evaluation import exact_metrics
 from lit_rl.league.game_policy import GamePolicy
 from lit_rl.networks import MLP
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
-from lit_rl.run.errors import ConfigError
+from lit_rl.ppo import PPO
+from lit_rl.run.allowed import _trusted
+from lit_rl.run.errors import ArtefactError, ConfigError
 
 pyspiel = pytest.importorskip("pyspiel")
 
 from open_spiel.python.algorithms import expected_game_score, exploitability  # noqa: E402
 
-from lit_rl.league.beside.openspiel import OpenSpielPolicy, PolicyBot  # noqa: E402
+from lit_rl.league.beside.openspiel import ExactByOpenSpiel, OpenSpielPolicy, PolicyBot  # noqa: E402
 
 
 def some_policy(game, scale=3.0):
@@ -61,6 +66,40 @@ def test_a_policy_of_openspiels_own_states_is_the_same_policy(kuhn, kuhn_tree):
     theirs = OpenSpielPolicy(same)
     expected = exact_metrics(policy.network, kuhn_tree)["eval/nash_conv"]
     assert exploitability.nash_conv(theirs.game, theirs) == pytest.approx(expected, abs=1e-5)
+
+
+def test_exact_evaluation_of_its_games_in_a_run(short_fit, kuhn, kuhn_tree):
+    name, job = "openspiel:kuhn_poker", ExactByOpenSpiel()
+    model = PPO(name)
+    trainer = short_fit(model, SelfPlayDataModule(name, num_envs=16, num_steps=8, evaluation=[job]))
+    ours = exact_metrics(model.export_policy(), kuhn_tree)
+    assert ours.keys() == job.metrics(model.game)
+    for key, value in ours.items():
+        assert float(trainer.callback_metrics[key]) == pytest.approx(value, abs=1e-5), key
+
+
+@pytest.mark.parametrize(
+    ("game", "job", "message"),
+    [
+        ("envs.kuhn_poker", {}, "kuhn_poker is no game of OpenSpiel's; use lit_rl.evaluation.Exact"),
+        ("openspiel:leduc_poker", {"max_nodes": 100}, "leduc_poker has more than 100 histories; raise max_nodes"),
+        ("openspiel:tic_tac_toe", {}, "may be the same in several of OpenSpiel's infostates"),
+    ],
+)
+def test_what_cannot_be_evaluated_exactly_is_refused(game, job, message):
+    with pytest.raises(ConfigError, match=message):
+        ExactByOpenSpiel(**job).open(load_interface(game), 0, None)
+
+
+def test_a_file_that_names_its_games_is_asked_about(tmp_path):
+    name, path = "openspiel:kuhn_poker", tmp_path / "kuhn.pt"
+    lit_rl.save_policy(PPO(name, network=partial(MLP, hidden=(8,))), path)
+    _trusted.discard("openspiel")
+    with pytest.raises(ArtefactError, match=r"names openspiel:kuhn_poker, code that .* allow=\['openspiel'\]"):
+        lit_rl.load_policy(path)
+    assert lit_rl.load_policy(path, allow=["openspiel"]).game.name == name
+    assert lit_rl.load_policy(path, name).game.name == name
+    assert abs(lit_rl.play_match(path, "random", games=20).mean_return) <= 2
 
 
 def test_a_bot_plays_what_the_policy_is_worth():

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import lightning as L
 import numpy as np
@@ -13,7 +14,9 @@ from envs.env import Env, IllegalActionError, SavedGamesError
 from envs.game import load_interface
 from envs.openspiel import OpenSpielEnv, interface, rules
 from lit_rl.evaluation import Matches
+from lit_rl.networks import MLP
 from lit_rl.ppo import PPO
+from lit_rl.returns import Credit
 from lit_rl.run.errors import ConfigError
 
 pyspiel = pytest.importorskip("pyspiel")
@@ -176,3 +179,29 @@ def test_exact_evaluation_and_replays_are_refused(short_trainer):
     data = SelfPlayDataModule("openspiel:kuhn_poker", num_envs=4, num_steps=4, evaluation=[Exact()])
     with pytest.raises(ConfigError, match="openspiel:kuhn_poker has no rules here to be enumerated; use Matches"):
         short_trainer().fit(PPO("openspiel:kuhn_poker"), data)
+
+
+@pytest.mark.slow
+def test_nine_of_ten_of_its_sequential_games_for_two_are_trained(short_trainer):
+    kind = pyspiel.GameType.Dynamics.SEQUENTIAL
+    paths = [
+        game.short_name
+        for game in pyspiel.registered_games()
+        if game.default_loadable and game.dynamics == kind and pyspiel.load_game(game.short_name).num_players() == 2
+    ]
+    refused = {}
+    for path in paths:
+        try:
+            game = load_interface(f"openspiel:{path}")
+        except ValueError as error:
+            refused[path] = str(error)
+            continue
+        cut = 60 if rules(path).max_game_length() > 60 else None
+        jobs = [Matches(["random"], games=2)]
+        data = SelfPlayDataModule(f"openspiel:{path}", 2, 16, truncate_after=cut, evaluation=jobs)
+        network = partial(MLP, hidden=(16,))
+        model = PPO(f"openspiel:{path}", network=network, credit=Credit(cut_games="bootstrap"))
+        trainer = short_trainer(max_epochs=10, check_val_every_n_epoch=10)
+        trainer.fit(model, data)
+        assert abs(float(trainer.callback_metrics["eval/return/random"])) <= game.max_return, path
+    assert len(paths) > 60 and len(refused) <= 0.1 * len(paths), refused

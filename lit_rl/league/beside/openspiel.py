@@ -7,23 +7,29 @@
 Letters: R infostates, A actions.
 """
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
+from torch import nn
 
 from envs.exact import GameTooLargeError, GameTree
 from envs.extras import need_extra
-from envs.game import Game
+from envs.game import Game, Interface
 from envs.openspiel import OpenSpielGame, observe, rules
-from lit_rl.evaluation import policy_table
+from lit_rl.evaluation import Evaluation, policy_table
 from lit_rl.league.game_policy import GamePolicy
 from lit_rl.league.history import History
-from lit_rl.run.errors import ConfigError
+from lit_rl.league.match import MakeEnv
+from lit_rl.run.errors import ConfigError, check_ranges
 
 need_extra("pyspiel", "openspiel")
 import pyspiel  # noqa: E402
 from open_spiel.python import policy as openspiel_policy  # noqa: E402
+from open_spiel.python.algorithms import expected_game_score, exploitability  # noqa: E402
 
 LARGEST_TABLE = 100_000  # histories of a game whose policy is worked out at once
 
@@ -105,6 +111,8 @@ class OpenSpielPolicy(openspiel_policy.Policy):
         probs = self._table.get(_key(table.obs[0], table.legal[0]))
         if probs is None:
             probs = self._ask(state, table)
+            if not self.memory:
+                self._table[_key(table.obs[0], table.legal[0])] = probs
         return {action: float(probs[action]) for action in legal}
 
     def _position(self, state: Any) -> Any:
@@ -166,6 +174,59 @@ class PolicyBot(pyspiel.Bot):
 
     def restart_at(self, state: Any) -> None:
         """Likewise."""
+
+
+class ExactByOpenSpiel(Evaluation):
+    """NashConv of a game of OpenSpiel's, worked out by OpenSpiel: `eval/nash_conv`, `eval/exploitability` and each
+    player's expected return, as `lit_rl.evaluation.Exact` logs them; for `--data.game openspiel:<name>`.
+
+    Slow: a state at a time, in Python.
+
+    Args:
+        max_nodes: refuse games with more histories than this.
+    """
+
+    headline, label, short = "eval/nash_conv", "NashConv (reward units per game)", "NashConv"
+    logarithmic = True
+
+    def __init__(self, max_nodes: PositiveInt = 20_000):
+        check_ranges(ExactByOpenSpiel.__init__, locals())
+        self.max_nodes, self.game = int(max_nodes), None
+
+    def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
+        if not isinstance(game, OpenSpielGame):
+            raise ConfigError(f"data.evaluation: {game.name} is no game of OpenSpiel's; use lit_rl.evaluation.Exact")
+        if game.observer != "information_state_tensor" or not game.perfect_recall:
+            raise ConfigError(
+                f"data.evaluation: what is seen of {game.name} may be the same in several of OpenSpiel's infostates; "
+                "measure by lit_rl.evaluation.Matches"
+            )
+        self.game, waiting, count = game, [rules(game.path).new_initial_state()], 0
+        while waiting:
+            state = waiting.pop()
+            count += 1
+            if count > self.max_nodes:
+                raise ConfigError(
+                    f"data.evaluation: {game.name} has more than {self.max_nodes} histories; raise max_nodes of "
+                    "ExactByOpenSpiel, or measure by lit_rl.evaluation.Matches"
+                )
+            waiting.extend(state.child(action) for action in state.legal_actions())
+
+    def metrics(self, game: Interface) -> set[str]:
+        return {self.headline, "eval/exploitability"} | {f"eval/return_player_{p}" for p in range(game.num_players)}
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        network = copy.deepcopy(policy).cpu()
+        with torch.autocast("cpu", enabled=False):
+            asked = OpenSpielPolicy(GamePolicy(network.eval(), self.game))
+            found = exploitability.nash_conv(asked.game, asked, return_only_nash_conv=False)
+            root, players = asked.game.new_initial_state(), self.game.num_players
+            returns = expected_game_score.policy_value(root, [asked] * players)
+        metrics = {"eval/nash_conv": float(found.nash_conv), "eval/exploitability": float(found.nash_conv) / players}
+        return metrics | {f"eval/return_player_{p}": float(x) for p, x in enumerate(returns)}
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        return {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
 
 
 def _key(obs: np.ndarray, legal: np.ndarray) -> bytes:
