@@ -4,7 +4,7 @@ The rules are OpenSpiel's own C++ (or Python) states, stepped one after the othe
 needs our rules (replays, exact evaluation, heuristics that read states) is not to be had. Learning, leagues and matches
 are.
 
-    litrl fit --config configs/kuhn_ppo.yaml --data.game "openspiel:liars_dice(numdice=1)"
+    litrl fit --config configs/kuhn_ppo.yaml --data.game openspiel:kuhn_poker
 
 What a player sees is the game's information state tensor; where it has none the observation tensor, which may forget;
 where it has neither 64 numbers of ±1, a hash of what it says in words, by which infostates are known but not alike.
