@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from envs.game import CHANCE, TERMINAL, Game, load_game
+from envs.structure import DealtThenPublic
 
 
 class ContractError(ValueError):
@@ -33,6 +34,7 @@ PROMISES = {
     "redact": "what redact leaves of a state depends on the player's obs alone, and keeps that and the legal actions "
     "(where declared)",
     "bonus": "bonuses are finite, none before the first decision (where declared)",
+    "structure": "games that end with equal payoff_class and equal hands are worth the same (where declared)",
     "out": "a player who is out does not decide again in that game (where declared)",
 }
 
@@ -47,9 +49,10 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
     rng = np.random.default_rng(seed)
     legal_of: dict[bytes, bytes] = {}
     past_of: dict[bytes, tuple] = {}
+    worth_of: dict[tuple, tuple] = {}
     remains, games = game.new_state(), []
     for _ in range(num_games):
-        actions = _play(game, rng, legal_of, past_of)
+        actions = _play(game, rng, legal_of, past_of, worth_of)
         games.append(actions)
         _check_init(game, remains, actions)
         if game.hidden_from is not None:
@@ -64,6 +67,7 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
         "parts": bool(game.obs_parts),
         "redact": game.redact is not None,
         "bonus": game.bonus is not None,
+        "structure": isinstance(game.structure, DealtThenPublic),
         "out": game.out is not None,
     }
     return [f"{name}: {text}" for name, text in PROMISES.items() if kept.get(name, True)]
@@ -143,18 +147,24 @@ def _bonus(game, state, actions):
     return _ask(game, "bonus", game.num_players, np.float64, actions, state)
 
 
-def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
+def _play(game: Game, rng, legal_of: dict, past_of: dict, worth_of: dict) -> list[int]:
     """One random game with the promises about single positions; returns its actions."""
     state = game.new_state()[0]
     actions: list[int] = []
     past: list[tuple] = [()] * game.num_players
     totals, decided = np.zeros(game.num_players), False
     gone: set[int] = set()
+    hands: list[bytes] = []
     while True:
         if not isinstance(game.render(state), str):
             raise _broken(game, "render", f"render returned {type(game.render(state)).__name__}", actions)
         player = game.current_player(state)
         if player == TERMINAL:
+            if isinstance(game.structure, DealtThenPublic):
+                ended = (game.structure.payoff_class(state), *hands)
+                if ended[0] < 0 or worth_of.setdefault(ended, totals.tolist()) != totals.tolist():
+                    detail = f"payoff_class={ended[0]}: worth {totals.tolist()} here, {worth_of.get(ended)} there"
+                    raise _broken(game, "structure", detail, actions)
             return actions
         if len(actions) == game.max_steps:
             raise _broken(game, "ends", f"player {player} is to move after max_steps={game.max_steps}", actions)
@@ -164,6 +174,8 @@ def _play(game: Game, rng, legal_of: dict, past_of: dict) -> list[int]:
                 raise _broken(game, "chance", f"probs={probs.tolist()}", actions)
             action = int(rng.choice(len(probs), p=probs / probs.sum()))
         elif 0 <= player < game.num_players:
+            if not decided:
+                hands = [_obs(game, state, p, actions).tobytes() for p in range(game.num_players)]
             decided = True
             if player in gone:
                 raise _broken(game, "out", f"player {player} decides", actions)

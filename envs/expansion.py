@@ -21,7 +21,7 @@ from envs.env import RulesError
 from envs.game import CHANCE, TERMINAL, Game
 from envs.jit import njit
 
-SURELY = 100  # see `refuse_if_far_too_large`
+SURELY = 100  # see `refuse_if_too_large`
 ENOUGH = 1e300  # near the end of float64: no game's X is followed beyond
 LONGEST = 10_000  # actions of a history; each takes a step of its own here, however few histories there are
 
@@ -74,10 +74,85 @@ def _one_game(game: Game, rng: np.random.Generator) -> float:
     return histories
 
 
-def refuse_if_far_too_large(game: Game, max_nodes: int) -> None:
-    """Raise GameTooLargeError where random games show a tree of `SURELY` times too many histories.
+def longest(game: Game) -> int:
+    """Actions of the longest history that is looked at."""
+    return min(game.max_steps, LONGEST)
 
-    A tree that is not too large is refused with probability below 1 / SURELY, over the seed of the games.
+
+def refuse_longer(game: Game) -> None:
+    """Say that a history goes on after `longest(game)` actions.
+
+    Raises:
+        RulesError: it should have ended.
+        GameTooLargeError: it is longer than `LONGEST`.
+    """
+    if game.max_steps <= LONGEST:
+        raise RulesError(f"{game.name}: a game goes on after max_steps={game.max_steps} actions; raise max_steps")
+    raise GameTooLargeError(f"{game.name}: histories of more than {LONGEST} actions; too large for exact evaluation")
+
+
+def count_histories(game: Game, most: int) -> int:
+    """How many histories the tree of `game` has, found depth first; `most` where there are as many or more.
+
+    Raises:
+        RulesError, GameTooLargeError: see `refuse_longer`.
+    """
+    levels = longest(game) + 1
+    state = np.zeros(levels, game.state_dtype)
+    game.init(state[0])
+    branches = np.zeros((levels, max(game.num_actions, game.num_chance_outcomes)), np.bool_)
+    found = _compile_count(game)(state, branches, np.zeros(max(game.num_chance_outcomes, 1)), most)
+    if found < 0:
+        refuse_longer(game)
+    return found
+
+
+@cache
+def _compile_count(game: Game):
+    current_player, legal_actions = game.current_player, game.legal_actions
+    chance_probs, apply_action = game.chance_probs, game.apply_action
+    num_actions, num_outcomes = game.num_actions, game.num_chance_outcomes
+
+    @njit(nogil=True)
+    def count(state, branches, probs, most):
+        d, found, next_ = 0, 0, np.zeros(len(state), np.int64)
+        entered = False
+        while d >= 0 and found < most:
+            if not entered:
+                found += 1
+                next_[d] = 0
+                branches[d] = False
+                player = current_player(state[d])
+                if player == CHANCE:
+                    probs[:] = 0.0
+                    chance_probs(state[d], probs)
+                    for a in range(num_outcomes):
+                        branches[d, a] = probs[a] > 0.0
+                elif player != TERMINAL:
+                    legal_actions(state[d], branches[d, :num_actions])
+            a = next_[d]
+            while a < branches.shape[1] and not branches[d, a]:
+                a += 1
+            next_[d] = a + 1
+            entered = a == branches.shape[1]
+            if entered:
+                d -= 1
+            elif d + 1 == len(state):
+                return -1
+            else:
+                state[d + 1] = state[d]
+                apply_action(state[d + 1], a)
+                d += 1
+        return found
+
+    return count
+
+
+def refuse_if_too_large(game: Game, max_nodes: int) -> None:
+    """Raise GameTooLargeError where there are more than `max_nodes` histories.
+
+    Random games that show `SURELY` times too many are enough: a tree that is not too large is refused so with
+    probability below 1 / SURELY, over the seed of the games. Else the histories are counted.
     """
     games = 20
     estimate = estimate_histories(game, games)
@@ -86,6 +161,10 @@ def refuse_if_far_too_large(game: Game, max_nodes: int) -> None:
         raise GameTooLargeError(
             f"{game.name}: {about} histories, estimated from {games} random games, and max_nodes={max_nodes}; too "
             "large for exact evaluation"
+        )
+    if count_histories(game, max_nodes + 1) > max_nodes:
+        raise GameTooLargeError(
+            f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
         )
 
 
@@ -104,46 +183,22 @@ def first_paths(levels: list[Level], row_of_node: list[np.ndarray], num_rows: in
     return paths
 
 
-def expand(game: Game, max_nodes: int) -> list[Level]:
-    """Every history of `game`, shortest first.
-
-    Raises:
-        GameTooLargeError: they are more than `max_nodes`, or one is longer than `LONGEST`.
-        RulesError: one goes on after `max_steps` actions.
-    """
-
-    def check_length(length: int) -> None:
-        if length >= game.max_steps:
-            raise RulesError(f"{game.name}: a game goes on after max_steps={game.max_steps} actions; raise max_steps")
-        if length >= LONGEST:
-            raise GameTooLargeError(
-                f"{game.name}: histories of more than {LONGEST} actions; too large for exact evaluation"
-            )
-
-    def check_size(num_nodes: int) -> None:
-        if num_nodes > max_nodes:
-            raise GameTooLargeError(
-                f"{game.name}: more than max_nodes={max_nodes} histories; too large for exact evaluation"
-            )
-
+def expand(game: Game) -> list[Level]:
+    """Every history of `game`, shortest first."""
     describe, descend = compile_expansion(game)
     states = game.new_state()
     returns = np.zeros((1, game.num_players))
     parent, action, edge_prob = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1)
-    levels, num_nodes = [], 0
+    levels = []
     while len(states):
-        num_nodes += len(states)
         player = np.empty(len(states), np.int8)
         obs = np.zeros((len(states), *game.obs_shape), game.obs_dtype)
         legal = np.zeros((len(states), game.num_actions), np.bool_)
         probs = np.zeros((len(states), game.num_chance_outcomes))
         describe(states, player, obs, legal, probs)
         levels.append(Level(player, obs, legal, returns, parent, action, edge_prob))
-        check_size(num_nodes + np.count_nonzero(legal) + np.count_nonzero(probs))
         by_player = np.nonzero(legal)
         by_chance = np.nonzero(probs)
-        if len(by_player[0]) or len(by_chance[0]):
-            check_length(len(levels) - 1)
         parent = np.concatenate([by_player[0], by_chance[0]])
         action = np.concatenate([by_player[1], by_chance[1]])
         edge_prob = np.concatenate([np.ones(len(by_player[0])), probs[by_chance]])

@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from envs.jit import kept
+from envs.structure import DealtThenPublic, PhantomBoard
 
 CHANCE, TERMINAL = -1, -4  # player ids, as in OpenSpiel
 Array = TypeVar("Array")  # of numpy or torch
@@ -92,6 +93,7 @@ class Game(Interface):
     redact: Callable | None = None  # (state, player) -> None: erases what player, who is to move, may not know
     bonus: Callable | None = None  # (state, out [P] float64) -> None: earned by the last action besides, for learning
     out: Callable | None = None  # (state, player) -> bool: will not decide again in this game; worth 0 from here on
+    structure: DealtThenPublic | PhantomBoard | None = None  # lets exact evaluation be fast, see `envs.structure`
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -1,23 +1,25 @@
 """What is measured of the policy that an algorithm exports: a list of jobs, named by class path in `data.evaluation`.
 
-`Exact` walks the whole game tree; `Matches` plays against opponents, in games of any size. The same list serves fit,
+`Exact` knows every infostate; `Matches` plays against opponents, in games of any size. The same list serves fit,
 validate and test, the best checkpoint (`ModelCheckpoint(monitor=...)`), summary.json and the learning curve, whose
 first job is the headline. Letters: N rows, A actions, R infostates, G games.
 """
 
 import difflib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from envs.env import RulesError
-from envs.exact import GameTooLargeError, GameTree
+from envs.exact import ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
+from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
@@ -26,6 +28,7 @@ from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
+SOLVED = 100_000  # histories: CFR+ solves no larger games here, which would take longer than seconds
 
 
 class Evaluation:
@@ -70,35 +73,46 @@ class Evaluation:
 
 
 class Exact(Evaluation):
-    """NashConv by the whole game tree: `eval/nash_conv`, `eval/exploitability` and each player's expected return.
+    """NashConv of all infostates: `eval/nash_conv`, `eval/exploitability` and each player's expected return.
 
     NashConv is in reward units: a game of two that pays the difference of points has twice that of OpenSpiel's
     Goofspiel (point_difference), which pays points minus their mean.
 
     Args:
-        max_nodes: refuse games with more histories than this.
+        max_nodes: games of at most so many histories are kept as a tree, which exact opponents and tables need.
+        max_seconds: refuse games that take longer to prepare or to evaluate, without what the policy takes.
+        max_bytes: refuse games that need more memory.
 
     Attributes:
-        tree: the game's tree, once opened.
+        evaluator: evaluates this game, once opened.
+        tree: the same, where it is a tree; else None.
     """
 
     headline, label, short = "eval/nash_conv", "NashConv (reward units per game)", "NashConv"
     logarithmic = True
 
-    def __init__(self, max_nodes: PositiveInt = 2_000_000):
+    def __init__(
+        self, max_nodes: PositiveInt = 2_000_000, max_seconds: PositiveFloat = 60.0, max_bytes: PositiveInt = 4 << 30
+    ):
         check_ranges(Exact.__init__, locals())
-        self.max_nodes, self.tree = int(max_nodes), None
+        self.max_nodes, self.max_seconds, self.max_bytes = int(max_nodes), float(max_seconds), int(max_bytes)
+        self.evaluator: ExactEvaluator | None = None
+        self.tree: GameTree | None = None
 
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
-        if self.tree is not None:
+        if self.evaluator is not None:
             return
         if not isinstance(game, Game):
             raise ConfigError(f"data.evaluation: {game.name} has no rules here to be enumerated; use Matches")
         try:
-            self.tree = GameTree(game, self.max_nodes)
+            with suppress(GameTooLargeError):
+                self.evaluator = self.tree = GameTree(game, self.max_nodes)
+                return
+            self.evaluator = exact_evaluator(game, self.max_seconds, self.max_bytes)
         except GameTooLargeError as error:
             raise ConfigError(
-                f"data.evaluation: {error}; raise max_nodes of Exact, or measure by lit_rl.evaluation.Matches"
+                f"data.evaluation: {error}; raise max_seconds or max_bytes of Exact, or measure by "
+                "lit_rl.evaluation.Matches"
             ) from None
         except RulesError as error:
             raise ConfigError(f"data.game: {error}") from None
@@ -108,10 +122,10 @@ class Exact(Evaluation):
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
-        return exact_metrics(policy, self.tree)
+        return exact_metrics(policy, self.evaluator)
 
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
-        uniform = self.tree.evaluate(self.tree.uniform_policy())
+        uniform = self.evaluator.evaluate(uniform_policy)
         return [
             f"NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})",
             f"exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})",
@@ -122,10 +136,10 @@ class Exact(Evaluation):
         return {"nash_conv": metrics["eval/nash_conv"], "exploitability": metrics["eval/exploitability"]}
 
     def yardsticks(self) -> dict[str, float]:
-        """The uniform policy, and where it applies CFR+ after 1,000 iterations."""
-        tree, found = self.tree, {}
-        found["uniform policy"] = tree.evaluate(tree.uniform_policy()).nash_conv
-        if tree.num_infosets == tree.num_rows and tree.game.zero_sum and tree.game.num_players == 2:
+        """The uniform policy, and CFR+ after 1,000 iterations for two players whose tree is small."""
+        tree, found = self.tree, {"uniform policy": self.evaluator.evaluate(uniform_policy).nash_conv}
+        perfect_recall = tree is not None and tree.num_infosets == tree.num_rows
+        if perfect_recall and tree.num_nodes <= SOLVED and tree.game.zero_sum and tree.game.num_players == 2:
             found["CFR+ (tabular)"] = tree.evaluate(tree.cfr_plus(1000)).nash_conv
         return {name: value for name, value in found.items() if value > 0}
 
@@ -272,34 +286,58 @@ def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) 
 
 
 def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
-    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate."""
+    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate.
+
+    Raises:
+        ConfigError: the game is too large to have a table.
+    """
+    if job.tree is None:
+        raise ConfigError(
+            f"predict: {job.evaluator.game.name} has more than max_nodes={job.max_nodes} histories; raise max_nodes of "
+            "Exact"
+        )
     return torch.from_numpy(policy_table(module.export_policy(), job.tree))
 
 
-@torch.no_grad()
-def policy_table(policy: nn.Module, tree: GameTree, chunk: int = 65_536) -> np.ndarray:
-    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+def uniform_policy(obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+    """All legal actions equally likely: [N, A] float64."""
+    return legal / legal.sum(axis=1, keepdims=True)
+
+
+def probabilities(policy: nn.Module) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(obs [N, *D], legal [N, A]) -> action probabilities [N, A] float64 of `policy`, in full precision."""
     device = next(policy.parameters()).device
-    obs, legal = torch.from_numpy(tree.obs), torch.from_numpy(tree.legal)
-    training = policy.training
-    policy.eval()
-    with torch.autocast(device.type, enabled=False):
-        logits = [policy(o.to(device), m.to(device)).logits for o, m in zip(obs.split(chunk), legal.split(chunk))]
-    policy.train(training)
-    return torch.softmax(torch.cat(logits).double(), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def ask(obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+        training = policy.training
+        policy.eval()
+        with torch.autocast(device.type, enabled=False):
+            logits = policy(torch.from_numpy(obs).to(device), torch.from_numpy(legal).to(device)).logits
+        policy.train(training)
+        return torch.softmax(logits.double(), dim=-1).cpu().numpy()
+
+    return ask
 
 
-def exact_metrics(policy: nn.Module, tree: GameTree) -> dict[str, float]:
+def policy_table(policy: nn.Module, tree: GameTree, chunk: int = CHUNK) -> np.ndarray:
+    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+    ask = probabilities(policy)
+    starts = range(0, tree.num_rows, chunk)
+    return np.concatenate([ask(tree.obs[s : s + chunk], tree.legal[s : s + chunk]) for s in starts])
+
+
+def exact_metrics(policy: nn.Module, evaluator: ExactEvaluator) -> dict[str, float]:
     """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units.
 
     Raises:
         FloatingPointError: a NashConv that no policy of this game can have.
     """
-    evaluation = tree.evaluate(policy_table(policy, tree))
-    most = 2 * tree.game.num_players * tree.game.max_return  # each gains at most from -max_return to max_return
+    evaluation, game = evaluator.evaluate(probabilities(policy)), evaluator.game
+    most = 2 * game.num_players * game.max_return  # each gains at most from -max_return to max_return
     if not -1e-9 * most <= evaluation.nash_conv <= most:
         raise FloatingPointError(
-            f"eval/nash_conv={evaluation.nash_conv} of {tree.game.name} lies outside [0, {most}]: the policy's output "
+            f"eval/nash_conv={evaluation.nash_conv} of {game.name} lies outside [0, {most}]: the policy's output "
             "or the game's max_return is wrong"
         )
     metrics = {"eval/nash_conv": evaluation.nash_conv, "eval/exploitability": evaluation.exploitability}

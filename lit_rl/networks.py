@@ -65,6 +65,33 @@ class MLP(ActorCritic):
         return PolicyOutput(mask_logits(self.policy_head(h), legal), self.value_head(v).float().squeeze(-1))
 
 
+EncoderFactory = Callable[[Interface], nn.Module]  # (obs [N, *D]) -> [N, width], with the attribute width
+
+
+class Encoded(ActorCritic):
+    """A game's own encoder with a policy head and a value head, each of one hidden layer of half its width.
+
+    Args:
+        game: tells the number of actions.
+        encoder: built as `encoder(game)`: (obs [N, *D]) -> [N, width], with the attribute `width`; such as
+            `envs.beasty_bar.network.QueueAttention`.
+    """
+
+    def __init__(self, game: Interface, encoder: EncoderFactory):
+        super().__init__()
+        self.encoder = encoder(game)
+        half = max(self.encoder.width // 2, 1)
+        heads = [
+            nn.Sequential(mlp(self.encoder.width, [half], "gelu"), orthogonal(nn.Linear(half, size), gain))
+            for size, gain in ((game.num_actions, 0.01), (1, 1.0))
+        ]
+        self.policy_head, self.value_head = heads
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        h = self.encoder(obs)
+        return PolicyOutput(mask_logits(self.policy_head(h), legal), self.value_head(h).float().squeeze(-1))
+
+
 class HistoryMLP(nn.Module):
     """A critic of whole histories: every player's infostate side by side -> the value of each action, [N, A].
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "wide", "train", "armac", "league", "nash_conv", "meta_regret")
+SECTIONS = ("start", "env", "rollout", "wide", "train", "armac", "league", "nash_conv", "exact", "meta_regret")
 
 
 class Table:
@@ -447,6 +447,33 @@ def bench_nash_conv(table: Table, threads: int) -> None:
                 return 1
 
             table.add(f"{name} NashConv, C++", 1000 / rate(theirs, 3), "ms", "OpenSpiel", f"{name} NashConv, tree part")
+
+
+def bench_exact(table: Table, threads: int) -> None:
+    """Exact evaluation of a table that is there already: CPU time of one thread, best of three calls after a first."""
+    from envs.exact import exact_evaluator
+    from envs.game import load_game
+    from lit_rl.evaluation import uniform_policy
+
+    def quiet(line: str) -> None: ...
+
+    for name in (
+        "leduc_poker", "leduc_poker_13x4", "liars_dice_1x6", "liars_dice_2x5", "goofspiel_5", "phantom_tic_tac_toe",
+        "dark_hex_3x3",
+    ):  # fmt: skip
+        game = load_game(f"envs.{name}")
+        for _ in range(2):  # the first compiles
+            began = time.thread_time()
+            evaluator = exact_evaluator(game, say=quiet)
+            seconds = time.thread_time() - began
+        table.add(f"{name}, exact: preparation", seconds, "s")
+        flat, best = evaluator.flat(uniform_policy), float("inf")
+        evaluator.evaluate(flat)
+        for _ in range(3):
+            began = time.thread_time()
+            evaluator.evaluate(flat)
+            best = min(best, time.thread_time() - began)
+        table.add(f"{name}, exact: NashConv", 1000 * best, "ms")
 
 
 def bench_meta_regret(table: Table, threads: int) -> None:

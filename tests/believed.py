@@ -28,11 +28,17 @@ BELIEVED = {
     "rewards may be shaped by a bonus and the team's share, whose weights may change in a run; outcomes are checked": [
         f"{GAMES}.rollout.rewards",
     ],
+    "drawn: which seats explored, told for each decision": [
+        f"{GAMES}.rollout.exploration",
+    ],
     "which decisions are the learner's, where others sit in seats that were drawn": [
         "RetrospectiveDataModule.ranks.#.rollout.learner", "LeagueDataModule.ranks.#.rollout.learner",
     ],
     "how many batches of the iteration were handed out; Lightning's restore holds it to the loader's own count": [
         f"{GAMES}.cursor",
+    ],
+    "Lightning's count of the schedule's steps that were begun: one more than were made, and nobody looks": [
+        "loops.fit_loop.epoch_loop.scheduler_progress.total.ready",
     ],
     "learned: sums, samples and lessons of games that are over": [
         *(f"{MEMORY}.{name}" for name in ("regrets", "policies", "visits")),

@@ -24,7 +24,7 @@ from lit_rl.league.league import League
 from lit_rl.league.league_file import LeagueFile
 from lit_rl.league.matchmaking import uniform
 from lit_rl.league.opposition import Opposition
-from lit_rl.league.player_file import load_policy, save_player
+from lit_rl.league.player_file import load_network, save_player
 from lit_rl.league.players import load_player
 from lit_rl.league.seating import Seating
 from lit_rl.run.errors import ArtefactError, ConfigError
@@ -61,7 +61,7 @@ def player_files(folder: Path) -> Callable[[random.Random], Case]:
     obs, legal = torch.from_numpy(env.obs), torch.from_numpy(env.legal)
 
     def read():
-        policy = load_policy(path, game)
+        policy = load_network(path, game)
         load_player(str(path), game)
         return {"weights": dict(policy.state_dict()), "says": policy(obs, legal).logits.detach(), "is": repr(policy)}
 

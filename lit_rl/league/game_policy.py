@@ -17,10 +17,10 @@ import lightning as L
 import numpy as np
 from torch import nn
 
-from envs.exact import Evaluation, GameTree
+from envs.exact import Evaluation, ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
 from envs.game import Game, Interface, load_interface
 from envs.openspiel import OpenSpielEnv, OpenSpielGame
-from lit_rl.evaluation import policy_table
+from lit_rl.evaluation import probabilities
 from lit_rl.league.history import History
 from lit_rl.league.match import Match, games_of, match_players
 from lit_rl.league.player_file import game_path_in, load_network, network_of, save_player
@@ -124,25 +124,28 @@ def load_policy(
 
 
 @lru_cache(maxsize=4)
-def _tree(game: Game) -> GameTree:
-    return GameTree(game)
+def _evaluator(game: Game) -> ExactEvaluator:
+    try:
+        return GameTree(game)
+    except GameTooLargeError:
+        return exact_evaluator(game)
 
 
 def evaluate(policy: GamePolicy | L.LightningModule | str | Path) -> Evaluation:
-    """NashConv, exploitability and expected returns by the whole game tree, in reward units per game.
+    """NashConv, exploitability and expected returns, exactly, in reward units per game.
 
     Args:
         policy: a policy, an algorithm (what it exports now), or the file of a policy.
 
     Raises:
-        GameTooLargeError: the tree has more than two million histories; `play_match` measures such games.
+        GameTooLargeError: this would take more than a minute besides the policy's own answers; `play_match` measures
+            such games, and so does `envs.exact.exact_evaluator` with more seconds.
         ConfigError: a game without rules here.
     """
     policy = _game_policy(policy)
     if not isinstance(policy.game, Game):
         raise ConfigError(f"{policy.game.name}: its rules are not written here, so it has no tree; use play_match")
-    tree = _tree(policy.game)
-    return tree.evaluate(policy_table(policy.network, tree))
+    return _evaluator(policy.game).evaluate(probabilities(policy.network))
 
 
 def play_match(

@@ -74,6 +74,11 @@ def _step_without_gradient(optimizer: Optimizer) -> None:
     optimizer.step(lambda: 0.0)
 
 
+def _is_number(x) -> bool:
+    """Also one of the parser's restricted kinds, such as PositiveFloat."""
+    return isinstance(x, int | float) and not isinstance(x, bool)
+
+
 def _check_setting(name: str, theirs, ours, where: str) -> None:
     if isinstance(ours, tuple | list):
         ok = type(theirs) is type(ours) and len(theirs) == len(ours)
@@ -82,7 +87,7 @@ def _check_setting(name: str, theirs, ours, where: str) -> None:
             _check_setting(name, x, y, where)
     elif isinstance(ours, Tensor):
         saved_tensor(theirs, where, ours.dtype, tuple(ours.shape), 0.0)
-    elif type(ours) in (int, float):
+    elif _is_number(ours):
         saved_float(theirs, where, 0.0 if ours >= 0 else -math.inf, MOST.get(name, math.inf))
     else:
         same = type(theirs) is type(ours) and theirs == ours
@@ -94,7 +99,7 @@ def _check_memory(name: str, theirs, ours, where: str) -> None:
     if isinstance(ours, Tensor):
         floats = isinstance(theirs, Tensor) and theirs.is_floating_point() and ours.is_floating_point()
         saved_tensor(theirs, where, theirs.dtype if floats else ours.dtype, tuple(ours.shape), low)
-    elif type(ours) in (int, float):
+    elif _is_number(ours):
         saved_float(theirs, where, -math.inf if low is None else low)
     else:
         need(type(theirs) is type(ours) and theirs == ours, f"{where} is {str(theirs)[:50]}, needs {str(ours)[:50]}")
@@ -111,10 +116,13 @@ def _check_schedule(theirs, ours, where: str) -> None:
         ok = type(theirs) is type(ours) and len(theirs) == len(ours)
         need(ok, f"{where} is no {type(ours).__name__} of {len(ours)}")
         for x, y in zip(theirs, ours):
+            need(
+                y is not None or x is None, f"{where} is {str(x)[:50]}, needs None"
+            )  # a function's, which has no state
             _check_schedule(x, y, where)
-    elif type(ours) is int:
+    elif _is_number(ours) and isinstance(ours, int):
         saved_int(theirs, where, -1)
-    elif type(ours) is float or (ours is None and theirs is not None):
+    elif _is_number(ours) or (ours is None and theirs is not None):
         low = 0.0 if ours is not None and ours >= 0 else -math.inf
         need(theirs == ours or math.isfinite(saved_float(theirs, where, low)), where)
     elif isinstance(ours, Tensor):

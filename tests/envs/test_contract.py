@@ -9,15 +9,39 @@ from numba import njit
 
 from envs.contract import ContractError, check_game, main
 from envs.game import Part, load_game
+from envs.structure import DealtThenPublic
 
 
 def test_contract(any_game):
     kept = check_game(any_game, num_games=300)
     for promise, name in (
         ("hidden", "hidden_from"), ("redact", "redact"), ("bonus", "bonus"), ("out", "out"), ("teams", "teams"),
-        ("parts", "obs_parts"),
+        ("parts", "obs_parts"), ("structure", "structure"),
     ):  # fmt: skip
         assert any(line.startswith(promise + ":") for line in kept) == bool(getattr(any_game, name))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "liars_dice_1x4", "liars_dice_1x5", "liars_dice_1x6", "liars_dice_2x3", "liars_dice_2x5", "goofspiel_4",
+        "goofspiel_5", "goofspiel_6", "phantom_tic_tac_toe", "phantom_tic_tac_toe_abrupt", "dark_hex_3x3",
+        "dark_hex_3x3_abrupt", "leduc_poker_5x2", "leduc_poker_13x4",
+    ],
+)  # fmt: skip
+def test_contract_of_families(name):
+    assert load_game(f"envs.{name}").name == name
+    check_game(load_game(f"envs.{name}"), num_games=50)
+
+
+def test_a_wrong_structure_is_caught(leduc):
+    @njit
+    def too_few(state):
+        return state.chips[0]  # whoever has folded, and whatever lies on the table
+
+    wrong = dataclasses.replace(leduc, structure=DealtThenPublic(too_few))
+    with pytest.raises(ContractError, match="structure"):
+        check_game(wrong)
 
 
 def test_contract_from_the_shell(capsys):

@@ -9,7 +9,7 @@ import pytest
 from envs import expansion
 from envs.env import RulesError
 from envs.exact import GameTooLargeError, GameTree
-from envs.expansion import estimate_histories, refuse_if_far_too_large
+from envs.expansion import estimate_histories, refuse_if_too_large
 from envs.game import Game, load_game
 
 
@@ -86,7 +86,7 @@ def test_the_estimate_is_unbiased(name, request):
 
 
 def test_small_trees_are_never_refused_by_the_estimate(any_game):
-    refuse_if_far_too_large(any_game, constants.TIC_TAC_TOE_TERMINALS * 3)
+    refuse_if_too_large(any_game, constants.TIC_TAC_TOE_TERMINALS * 3)
     assert estimate_histories(any_game, seed=5) == estimate_histories(any_game, seed=5)
 
 

@@ -1,12 +1,14 @@
 """Evaluation jobs: exact and by matches; known answers, and a game without a tree judged all the same."""
 
+import constants
 import numpy as np
 import pytest
 import torch
 from conftest import small_mlp
 
-from lit_rl.evaluation import Exact, Matches, open_evaluation
+from lit_rl.evaluation import Exact, Matches, exact_metrics, open_evaluation, table_step
 from lit_rl.league.match import games_of
+from lit_rl.networks import MLP
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
 from lit_rl.run.errors import ConfigError
 
@@ -75,11 +77,24 @@ def test_bad_input(make, said):
         make()
 
 
-def test_too_large_for_a_tree(leduc):
+def test_too_large_to_be_exact(leduc):
     """By default a fit goes on unjudged and says so; who asked for it, or has nothing else to do, is refused."""
-    with pytest.raises(ConfigError, match=r"data\.evaluation: .*max_nodes=100"):
-        open_evaluation([Exact(max_nodes=100)], leduc, 0, games_of(leduc), needed=False)
+    with pytest.raises(ConfigError, match=r"data\.evaluation: .*max_bytes=100.*raise max_seconds or max_bytes"):
+        open_evaluation([Exact(max_nodes=100, max_bytes=100)], leduc, 0, games_of(leduc), needed=False)
     assert open_evaluation([], leduc, 0, games_of(leduc), needed=True) == []
+
+
+def test_exact_without_a_tree(leduc, leduc_tree, capsys):
+    """The same numbers, by another way; what needs a tree says so."""
+    policy = MLP(leduc, hidden=(8,))
+    (job,) = open_evaluation([Exact(max_nodes=100)], leduc, 0, games_of(leduc), needed=True)
+    assert job.tree is None and "936 infosets" in capsys.readouterr().out
+    metrics, expected = job(policy), exact_metrics(policy, leduc_tree)
+    assert metrics == pytest.approx(expected, abs=1e-9)
+    assert job.yardsticks() == {"uniform policy": pytest.approx(constants.LEDUC_UNIFORM_NASH_CONV)}
+    assert "uniform policy 4.747222" in job.lines(metrics)[0]
+    with pytest.raises(ConfigError, match="max_nodes=100"):
+        table_step(None, job, 0)
 
 
 def test_trained_and_judged_without_a_tree(make_fit, tmp_path):

@@ -24,6 +24,7 @@ from lit_rl.run.errors import ArtefactError
 from lit_rl.run.resume import well_formed
 from lit_rl.run.saved_optimizers import check_training_state
 from lit_rl.run.saved_rollout import rollout_of_state
+from lit_rl.schedules import Exponential
 
 OUTCOMES = ("cases", "refused", "same", "believed", "silent", "crashed", "imports")
 KINDS = {"checkpoint, our part", "checkpoint, resumed whole", "player file", "replay", "league"}
@@ -232,6 +233,18 @@ def test_optimizers_and_schedules_of_strangers(make_fit, place):
         target[place[-1]] = value
         with pytest.raises(ArtefactError), well_formed("the optimizers' state"):
             check_training_state(forged, model)
+
+
+def test_functions_of_a_schedule_have_no_state(make_fit):
+    """torch would write whatever is saved there into them."""
+    trainer, model, data = make_fit(model={"lr_schedule": Exponential(1.0, 0.1)}, max_epochs=1)
+    trainer.fit(model, data)
+    sound = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+    assert sound["lr_schedulers"][0]["lr_lambdas"] == [None]
+    for value in (1, {"__call__": 1}, {}):
+        sound["lr_schedulers"][0]["lr_lambdas"] = [value]
+        with pytest.raises(ArtefactError, match="needs None"), well_formed("the optimizers' state"):
+            check_training_state(sound, model)
 
 
 def test_a_loader_that_contradicts_its_games(make_fit):

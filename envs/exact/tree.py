@@ -12,29 +12,14 @@ Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P pl
 """
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from envs.expansion import GameTooLargeError as GameTooLargeError  # whoever builds a tree looks for it here
-from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_far_too_large
+from envs.exact.evaluation import Evaluation, FlatPolicy, Policy, answers
+from envs.expansion import Level, compile_expansion, expand, first_paths, refuse_if_too_large
 from envs.game import TERMINAL, Game
 from envs.jit import njit
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What exact evaluation knows of one policy; all values in the game's reward units (chips)."""
-
-    nash_conv: float
-    exploitability: float  # nash_conv / num_players
-    returns: np.ndarray  # [P] expected return when everybody plays the policy
-    best_response_returns: np.ndarray  # [P] what each player could get against the others' policy
-
-    def __str__(self) -> str:
-        returns = " ".join(f"{r:+.4f}" for r in self.returns)
-        return f"NashConv {self.nash_conv:.6f}   exploitability {self.exploitability:.6f}   returns {returns}"
 
 
 class GameTree:
@@ -61,8 +46,8 @@ class GameTree:
 
     def __init__(self, game: Game, max_nodes: int = 2_000_000):
         self.game = game
-        refuse_if_far_too_large(game, max_nodes)
-        levels = expand(game, max_nodes)
+        refuse_if_too_large(game, max_nodes)
+        levels = expand(game)
         self.num_nodes = sum(len(level.player) for level in levels)
         row_of_node = self._collect_rows(levels)
         self._collect_sequences(levels, row_of_node)
@@ -169,34 +154,32 @@ class GameTree:
         """Always the legal action with the smallest id: [R, A] float64."""
         return np.eye(self.game.num_actions)[self.legal.argmax(axis=1)]
 
-    def evaluate(self, policy: np.ndarray) -> Evaluation:
-        """NashConv, exploitability and returns of `policy` [R, A].
+    def rows(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """obs, legal and player of some rows: views."""
+        return self.obs[start:stop], self.legal[start:stop], self.row_player[start:stop]
 
-        Raises:
-            ValueError: wrong shape, not finite, negative, mass on an illegal action, or a row that does not sum to 1.
-            ArithmeticError: a value outside what the game allows, which would be a defect of the game or of this file.
-        """
-        returns, values, _ = self._best_response(self._checked(policy))
-        best = values[: self.game.num_players].copy()
-        nash_conv = float((best - returns).sum())
-        limit = self.game.num_players * 2 * self.game.max_return
-        if not -1e-9 <= nash_conv <= limit + 1e-9:
-            raise ArithmeticError(f"{self.game.name}: NashConv={nash_conv} lies outside [0, {limit}]")
-        return Evaluation(max(nash_conv, 0.0), max(nash_conv, 0.0) / self.game.num_players, returns, best)
+    def flat(self, policy: Policy) -> FlatPolicy:
+        """Here the table itself, checked; see `envs.exact.evaluation.ExactEvaluator`."""
+        if isinstance(policy, FlatPolicy):
+            return policy
+        return FlatPolicy(np.concatenate([probs for _, probs in answers(self, policy)]))
 
-    def best_response(self, policy: np.ndarray) -> np.ndarray:
-        """Each player's best response to the others' `policy`, as one deterministic table [R, A].
+    def evaluate(self, policy: Policy) -> Evaluation:
+        """NashConv, exploitability and returns of `policy`; see `envs.exact.evaluation.ExactEvaluator`."""
+        returns, values, _ = self._best_response(self.flat(policy).probs)
+        return Evaluation.of(self.game, returns, values[: self.game.num_players].copy())
 
-        Where others never lead, any action is as good: the first legal one is taken.
+    def best_actions(self, policy: Policy) -> np.ndarray:
+        """[R] int16; see `envs.exact.evaluation.ExactEvaluator`."""
+        self._needs_one_infoset_per_row("a best response")
+        _, _, action = self._best_response(self.flat(policy).probs)
+        found = np.empty(self.num_rows, np.int16)
+        found[self._infoset_row] = action
+        return found
 
-        Raises:
-            ValueError: as `evaluate`; or the game's obs forgets, so that a best response does not fit in a table.
-        """
-        self._needs_one_infoset_per_row("best_response")
-        _, _, action = self._best_response(self._checked(policy))
-        table = np.zeros(self.legal.shape)
-        table[self._infoset_row, action] = 1.0
-        return table
+    def best_response(self, policy: Policy) -> np.ndarray:
+        """`best_actions` as a deterministic table [R, A]."""
+        return np.eye(self.game.num_actions)[self.best_actions(policy)]
 
     def cfr_plus(self, iterations: int) -> np.ndarray:
         """The linearly weighted average policy [R, A] after `iterations` of tabular CFR+ (Tammelin 2014).
@@ -258,25 +241,6 @@ class GameTree:
                 f"{what} of {self.game.name}: {self.num_infosets} infosets share {self.num_rows} observations, so the "
                 "result is not a table over observations; this needs a game with perfect_recall=True"
             )
-
-    def _checked(self, policy: np.ndarray) -> np.ndarray:
-        policy = np.asarray(policy, dtype=np.float64)
-        if policy.shape != self.legal.shape:
-            raise ValueError(f"policy must have shape {self.legal.shape} (rows, actions), got {policy.shape}")
-        total = policy.sum(axis=1)
-        for bad, why in (
-            (~np.isfinite(policy).all(axis=1), "is not finite"),
-            ((policy < 0).any(axis=1), "has a negative probability"),
-            ((policy * ~self.legal).sum(axis=1) > 1e-9, "has mass on an illegal action"),
-            (np.abs(total - 1) > 1e-5, "does not sum to 1"),
-        ):
-            if bad.any():
-                row = int(bad.argmax())
-                raise ValueError(
-                    f"policy row {row} {why}: probs={policy[row].tolist()}, "
-                    f"legal actions {np.flatnonzero(self.legal[row]).tolist()}"
-                )
-        return policy / total[:, None]
 
 
 @njit

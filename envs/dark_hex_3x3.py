@@ -1,0 +1,5 @@
+"""Dark hex on 3 x 3 cells, the classic game: who tries a taken cell sees it and tries again."""
+
+from envs.phantom_board import hex_wins, phantom_board
+
+GAME = phantom_board("dark_hex_3x3", 3, hex_wins(3, 3), abrupt=False)
