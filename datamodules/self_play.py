@@ -15,6 +15,7 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from envs.env import Env, RulesError, SavedGamesError
 from envs.exact import GameTree
 from envs.game import Game, load_interface
+from envs.openspiel import OpenSpielEnv, OpenSpielGame
 from envs.rng import derive_key
 from envs.vector_env import VectorEnv, rehearse
 from lit_rl.algorithm import (
@@ -94,7 +95,8 @@ class SelfPlayDataModule(L.LightningDataModule):
     """Rollouts of the current policy against itself, and what is evaluated.
 
     Args:
-        game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker.
+        game: import path of a module that ends with GAME = Game(...), such as envs.leduc_poker; or openspiel:<name>, a
+            game of OpenSpiel.
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
         evaluation: what to measure of the exported policy, see `lit_rl.evaluation`; null: Exact where the game is small
@@ -154,6 +156,8 @@ class SelfPlayDataModule(L.LightningDataModule):
 
         record: keep what a replay needs; observe_all: keep every player's infostate, too.
         """
+        if isinstance(self.game, OpenSpielGame):
+            return OpenSpielEnv(self.game, num_envs, seed, self.truncate_after, observe_all)
         if not isinstance(self.game, Game):
             raise ConfigError(f"data.game: {self.game.name} has no rules here; use the datamodule that makes its env")
         return VectorEnv(self.game, num_envs, seed, self.truncate_after, self.num_threads, observe_all)

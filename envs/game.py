@@ -116,8 +116,13 @@ def load_game(path: str) -> Game:
     """Import the module `path` and return its `GAME`, so that an import path is the whole registry.
 
     Raises:
-        ValueError: no such module, one that is no Python, or one that defines no `GAME` of type `Game`.
+        ValueError: no such module, one that is no Python, or one that defines no `GAME` of type `Game`; or the game is
+            one of OpenSpiel's.
     """
+    if path.startswith("openspiel:"):
+        raise ValueError(
+            f"game={path!r}: its rules are OpenSpiel's, and this needs a game whose rules are written here"
+        )
     game = getattr(_import(path), "GAME", None)
     if not isinstance(game, Game):
         raise ValueError(f"game={path!r}: the module defines no GAME = Game(...); see envs/kuhn_poker.py")
@@ -127,9 +132,16 @@ def load_game(path: str) -> Game:
 def load_interface(path: str) -> Interface:
     """Import the module `path` and return its `GAME`, or the `INTERFACE` of a game whose rules are not written here.
 
+    `openspiel:<name>` is a game of OpenSpiel, see `envs.openspiel`.
+
     Raises:
         ValueError: no such module, one that is no Python, or one that defines neither.
     """
+    if path.startswith("openspiel:"):
+        try:
+            return importlib.import_module("envs.openspiel").interface(path.removeprefix("openspiel:"))
+        except ModuleNotFoundError as error:
+            raise ValueError(f"game={path!r}: {error}") from None
     module = _import(path)
     for name in ("GAME", "INTERFACE"):
         interface = getattr(module, name, None)

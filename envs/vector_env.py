@@ -20,6 +20,9 @@ CHANCE_STREAM, ACTION_STREAM = 1, 2
 CHECK = "its rules are wrong, python -m envs.contract shows how they come to it"
 SAVED = ("num_decisions", "game_streams", "action_streams")  # besides the moves
 DERIVED = ("state", "player", "legal", "obs", "history", "num_decisions", "moves", "chance_streams", "game_streams")
+SHARED = ("fresh", "probs", "earned")  # by all rows of a thread
+PER_ROW = tuple(name for name in Buffers._fields if name not in SHARED)
+CHANGES = ("rewards", "bonus", "done", "truncated")  # what came of a step
 END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
 FIRST_MOVES = 32  # decisions that there is room for at first
 
@@ -101,6 +104,29 @@ class VectorEnv(Env):
         if self._room < 0:
             self._make_room()
         self._check_rules(self._run(self._step, checked, *self._buffers))
+
+    def step_rows(self, rows: np.ndarray, action: np.ndarray) -> None:
+        """Play `action` [n] in the rows [n] int64, each named once; in the others nothing happens.
+
+        There rewards, bonus, done and truncated are 0, as after a step in which nothing came of it.
+
+        Raises:
+            As `step`.
+        """
+        every = self.legal.argmax(1)  # legal wherever nobody looks
+        every[rows] = action
+        checked = self._checked(every)[rows]
+        longest = int(self.num_decisions[rows].max(initial=0)) + 1
+        if longest > self.moves.shape[1]:
+            self._make_room()
+        self._room = 0  # the rows are not in step any more: `step` is to look again
+        part = self._buffers._replace(**{name: getattr(self, name)[rows] for name in PER_ROW})
+        bad = self._step(0, 0, len(rows), checked, *part)
+        for name in CHANGES:
+            getattr(self, name)[...] = 0
+        for name in PER_ROW:
+            getattr(self, name)[rows] = getattr(part, name)
+        self._check_rules([bad if bad < 0 else int(rows[bad])])
 
     def observe_all(self) -> np.ndarray:
         """[B, P, *D] every player's infostate where the games stand now; the next call or step overwrites it."""

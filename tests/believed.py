@@ -37,9 +37,10 @@ BELIEVED = {
     "how many batches of the iteration were handed out; Lightning's restore holds it to the loader's own count": [
         f"{GAMES}.cursor",
     ],
-    "Lightning's count of the schedule's steps that were begun: one more than were made, and nobody looks": [
-        "loops.fit_loop.epoch_loop.scheduler_progress.total.ready",
+    "Lightning's counts of steps that were begun: one more than were made, and nobody looks": [
+        "loops.fit_loop.epoch_loop.*progress.total.ready",
     ],
+    "a weight that never had a gradient has no moments": ["optimizer_states.#.state.#"],
     "learned: sums, samples and lessons of games that are over": [
         *(f"{MEMORY}.{name}" for name in ("regrets", "policies", "visits")),
         *(f"{MEMORY}.*.{name}" for name in ("vector", "weight", "seen", "sums", "total")),

@@ -19,6 +19,7 @@ from torch import nn
 
 from envs.exact import Evaluation, ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
 from envs.game import Game, Interface, load_interface
+from envs.openspiel import OpenSpielEnv, OpenSpielGame
 from lit_rl.evaluation import probabilities
 from lit_rl.league.history import History
 from lit_rl.league.match import Match, games_of, match_players
@@ -168,17 +169,20 @@ def play_match(
     game = first.game
     if games < 1:
         raise ConfigError(f"games={games}: needs at least 1")
-    if not isinstance(game, Game):
+    make_env = games_of(game) if isinstance(game, Game) else None
+    if isinstance(game, OpenSpielGame):
+        make_env = lambda num_envs, seed: OpenSpielEnv(game, num_envs, seed)  # noqa: E731
+    if make_env is None:
         raise ConfigError(f"{game.name}: its rules are not written here; use lit_rl.league.match.match_players")
     if isinstance(second, L.LightningModule):
         second = policy_of(second)
     if isinstance(second, GamePolicy):
-        if second.game is not game:
+        if second.game != game:
             raise ConfigError(f"a match of two games: {game.name} and {second.game.name}")
         other: Player = NetworkPlayer(second.network)
     else:
         other = second if isinstance(second, Player) else load_player(second, game)
-    return match_players(games_of(game), NetworkPlayer(first.network), other, games, seed)
+    return match_players(make_env, NetworkPlayer(first.network), other, games, seed)
 
 
 def _game_policy(policy: GamePolicy | L.LightningModule | str | Path) -> GamePolicy:
