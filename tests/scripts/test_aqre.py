@@ -25,9 +25,10 @@ def test_a_fixed_entropy_and_none():
 
 
 def test_headers_say_their_floor(capsys):
-    """Of every config with an entropy schedule, what the script prints for it."""
+    """Of every config of a game with a tree and with an entropy schedule, what the script prints for it."""
     paths = [p for p in sorted(CONFIGS.glob("*.yaml")) if "model.entropy_coef" in p.read_text()]
-    paths = [p for p in paths if p.stem != "leduc_exploiter"]  # its opponent does not learn
+    without = ("leduc_exploiter", "beasty")  # its opponent does not learn; its tree is too large
+    paths = [p for p in paths if not p.stem.startswith(without)]
     assert len(paths) >= 10
     main([str(p) for p in paths])
     for path, line in zip(paths, capsys.readouterr().out.splitlines(), strict=True):
