@@ -114,8 +114,10 @@ def redact(state, player):
 
 def betting(obs: np.ndarray) -> Betting:
     """The second round begins with the public card; nobody puts in more than 13 chips, 26 in all."""
+    moves_at = obs.shape[1] - 16  # behind the player and twice as many bits as there are cards
+    if moves_at < 8 or moves_at % 2:
+        raise ValueError(f"obs {obs.shape}: is of no Leduc poker")
     chips = np.ones((len(obs), 2))
-    moves_at = obs.shape[1] - 16
     public_at = 1 + moves_at // 2
     for r in range(2):
         for i in range(4):
