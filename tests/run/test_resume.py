@@ -16,7 +16,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize(
-    ("precision", "numbers"), [("32-true", (0, 3, 4, 5, 6, 7, 11, 18, 22)), ("bf16-mixed", (0, 4, 6, 22))]
+    ("precision", "numbers"),
+    [
+        ("32-true", (0, 3, 4, 5, 6, 7, 11, 18, 22)),
+        pytest.param("bf16-mixed", (0, 4, 6, 22), marks=pytest.mark.slow),
+    ],
 )
 def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, precision, numbers):
     """Stopped after each minibatch of some iterations, first, middle and last ones: always the same bits."""
