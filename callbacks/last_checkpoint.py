@@ -11,6 +11,7 @@ from jsonargparse.typing import NonNegativeFloat
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_rl.algorithm import nobody_looks_at_the_rollout
 from lit_rl.run.checkpoint_files import remove_stages
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import StorageError, exit_code
@@ -202,8 +203,7 @@ class LastCheckpoint(Checkpoint):
         for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
-        if hasattr(trainer.train_dataloader, "finish"):
-            trainer.train_dataloader.finish()
+        nobody_looks_at_the_rollout(trainer)
         self._write(trainer, loop._batches_that_stepped)
 
     def _write(self, trainer: L.Trainer, steps: int) -> None:

@@ -166,6 +166,12 @@ def rollout_of(trainer: L.Trainer) -> Rollout | None:
     return getattr(trainer.train_dataloader, "rollout", None)
 
 
+def nobody_looks_at_the_rollout(trainer: L.Trainer) -> None:
+    """The iteration is over, for callbacks that save there: of the rollout only what goes on is saved."""
+    if hasattr(trainer.train_dataloader, "finish"):  # a loader of ours
+        trainer.train_dataloader.finish()
+
+
 def games_are_recorded(trainer: L.Trainer) -> bool:
     """A callback that replays games says `records_games = True`; the env has to know from the first game on."""
     return any(getattr(callback, "records_games", False) for callback in trainer.callbacks)

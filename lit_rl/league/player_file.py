@@ -108,7 +108,7 @@ def fitting(build: Callable[[], nn.Module], state: dict, where: str, what: str) 
             network = build()
     except _TooLarge as error:
         raise ArtefactError(f"{where}: its network {error}; its weights are of another") from None
-    except Exception:
+    except Exception:  # not every network can be built on the meta device; it is built for real below, and raises there
         network = None
     if network is not None:
         _check_shapes(network, state, where, what)
