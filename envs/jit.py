@@ -4,10 +4,12 @@ numba's own cache looks at the file of the outermost function only, so that a ke
 outlive an edit of the game. Here the name of a kept file is a hash of all that the machine code depends on: the
 bytecode and constants of the function and of every function and value that it reaches, the types of its arguments,
 numba's options and version, and the processor. So no edit is missed, and nothing has to be thrown away by hand.
-Where something cannot be hashed (a global of a kind that is not known here), the function is compiled as ever.
+Where something cannot be hashed (a global of a kind that is not known here), or a function calls itself, it is
+compiled as ever.
 """
 
 import contextlib
+import dis
 import enum
 import hashlib
 import inspect
@@ -150,32 +152,36 @@ def fingerprint(function) -> str:
     """Hash of the code of a compiled function, and of every function and constant that the code reaches.
 
     Raises:
-        _Unknown: it reaches a value of a kind that is not known here.
+        _Unknown: it reaches a value of a kind that is not known here, or calls itself: numba 0.68's kept code of a
+            function that calls itself with other types ends in a segmentation fault.
     """
     hasher = hashlib.sha256()
     seen: dict[int, int] = {}
+    begun: set[int] = set()  # functions whose code is being read
 
     def put(*words) -> None:
         hasher.update(repr(words).encode())
 
-    def add_code(code: types.CodeType, names: set[str]) -> None:
+    def add_code(code: types.CodeType, names: set[str], of_globals: set[str]) -> None:
         put(code.co_code, code.co_varnames, code.co_cellvars, code.co_freevars, code.co_names, code.co_argcount)
         put(code.co_kwonlyargcount, code.co_posonlyargcount, code.co_flags & MEANT, code.co_exceptiontable)
         names.update(code.co_names)
+        of_globals.update(step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
-                add_code(constant, names)
+                add_code(constant, names, of_globals)
             else:
                 add(constant, names)
 
     def add_function(function: types.FunctionType) -> None:
         names: set[str] = set()
-        add_code(function.__code__, names)
+        of_globals: set[str] = set()
+        add_code(function.__code__, names, of_globals)
         add(function.__defaults__, names)
         add(tuple(sorted((function.__kwdefaults__ or {}).items())), names)
         for cell in function.__closure__ or ():
             add(cell.cell_contents, names)
-        for name in sorted(names & function.__globals__.keys()):
+        for name in sorted(of_globals & function.__globals__.keys()):
             put(name)
             add(function.__globals__[name], names)
 
@@ -200,14 +206,19 @@ def fingerprint(function) -> str:
                     put(name)
                     add(getattr(value, name), names)
         elif isinstance(value, (Dispatcher, types.FunctionType)):
+            if id(value) in begun:
+                raise _Unknown(f"{value} calls itself")
             if id(value) in seen:
                 put(seen[id(value)])
                 return
             seen[id(value)] = len(seen)
+            begun.add(id(value))
             if isinstance(value, Dispatcher):
                 put(sorted(value.targetoptions.items(), key=repr), sorted(value.locals.items(), key=repr))
-                value = value.py_func
-            add_function(value)
+                add_function(value.py_func)
+            else:
+                add_function(value)
+            begun.remove(id(value))
         elif (getattr(value, "__module__", None) or "").split(".")[0] in LIBRARIES and hasattr(value, "__qualname__"):
             put(value.__module__, value.__qualname__)  # np.float32, a ufunc, len
         elif isinstance(value, numba.types.Type):

@@ -108,13 +108,65 @@ MATRIX = textwrap.dedent("""
     """)
 
 
+MEET = """
+import sys
+from envs.jit import njit
+
+def make(factor):
+    @njit
+    def inner(x, depth):
+        total = 0
+        for i in range(x):
+            total += (i * factor) ^ (total >> depth)
+        for i in range(x):  # too long to be inlined
+            total ^= (i * factor) ^ (total >> depth)
+        return total
+
+    @njit
+    def outer(x):
+        return inner(x, 3) + inner(x + 1, 2)
+
+    return outer
+
+for factor in sys.argv[1:]:
+    print(make(int(factor))(10))
+"""
+
+
 def test_kernels_of_several_processes_meet_in_one(tmp_path):
-    """Two games made by one function have functions of the same names; each keeps its own."""
-    games = ("envs.matching_pennies", "envs.biased_rps")
-    apart = [start(tmp_path, PLAY, game) for game in games]
-    both = start(tmp_path, PLAY, *games)
-    assert both[:2] == [apart[0][0], apart[1][0]]
-    assert both[0] != both[1] and both[2] == "0"
+    """Functions made by one function have one name; the linker must not take them for one."""
+    apart = [start(tmp_path, MEET, factor)[0] for factor in ("3", "5")]
+    assert start(tmp_path, MEET, "3", "5") == apart and apart[0] != apart[1]
+
+
+DESCEND = """
+from envs.jit import njit
+
+@njit
+def descend(x, depth):
+    return descend(x + depth, depth - 1) if depth > 0 else x
+
+@njit
+def start(x):
+    return descend(x, 3)
+
+print(start(10))
+"""
+
+
+def test_a_function_that_calls_itself_is_compiled_as_ever(tmp_path):
+    """numba loads such a function, called with a constant and then with a variable, with a hole in it."""
+    assert start(tmp_path, DESCEND) == start(tmp_path, DESCEND) == ["16"]
+    assert not list(tmp_path.glob("**/*.nbc"))
+
+
+def test_an_attribute_of_a_function_s_name_is_no_call(monkeypatch):
+    @njit
+    def real(x):
+        return x.real
+
+    monkeypatch.setitem(globals(), "real", real)
+    fingerprint(real)
 
 
 def test_half_a_file_is_compiled_again(tmp_path):
