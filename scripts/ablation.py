@@ -110,8 +110,9 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
     save_figure(path, figure)
 
 
-def main(variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__) -> None:
-    study = "ablation" if variants is VARIANTS else "mix_study"
+def main(
+    variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__, study: str = "ablation"
+) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / f"{config}.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33, 34, 35])

@@ -38,4 +38,4 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
-    main(VARIANTS, "leduc_armac", __doc__)
+    main(VARIANTS, "leduc_armac", __doc__, study="mix_study")
