@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("config", "worst"),
     [
-        ("kuhn_ppo", 0.0350), ("leduc_ppo", 0.391), ("kuhn_rnad_1m", 0.0114), ("leduc_rnad", 0.235),
+        ("kuhn_ppo", 0.0350), ("leduc_ppo", 0.391), ("kuhn_rnad_1m", 0.0094), ("leduc_rnad", 0.235),
         ("kuhn_armac_1m", 0.0099), ("leduc_armac_3m", 0.220),
     ],
 )  # fmt: skip
