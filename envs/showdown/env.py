@@ -1,0 +1,409 @@
+"""B battles of Pokémon Showdown side by side; the arrays are told in `envs.env.Env`.
+
+A turn is several decisions: both sides choose one after the other without seeing the other's choice, and a side chooses
+slot by slot (in the preview pick by pick). The simulator is asked once all choices of a battle are made. A side that is
+asked nothing is skipped, and so is a choice among one. So the rows of an env are at different turns.
+
+What the other side hides can make a choice impossible that its maker must take for possible (a trapping ability not yet
+shown). The simulator then says so and asks again, which is a decision more, and tells the side as much as it tells a
+human. Anything else that it refuses would be a fault of `watcher.js`, and ends the run.
+
+Letters: B battles, A actions, D numbers of an observation.
+"""
+
+import base64
+import hashlib
+import weakref
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from envs.bits import pack
+from envs.env import Env, IllegalActionError, SavedGamesError
+from envs.jit import njit
+from envs.rng import GAMMA, make_streams, mix
+from envs.sampling import draw
+from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VGC
+from envs.showdown.host import Host, shared_hosts
+
+CHANCE_STREAM, ACTION_STREAM = 1, 2  # as of `envs.vector_env`
+CHOICE = INTERFACE.obs_parts["choice"].start
+MOST_PICKS = 6
+END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
+SAVED = {"chance_streams": (np.uint64, ()), "action_streams": (np.uint64, ()), "seeds": (np.uint64, (3,)),
+         "teams": (np.int32, (2,)), "lengths": (np.int32, ())}  # fmt: skip
+
+
+@dataclass
+class Battle:
+    """One running battle, as far as Python knows it."""
+
+    host: Host
+    key: int
+    seeds: tuple[int, int, int]  # of the battle and of both teams, where the format makes them
+    teams: tuple[int, int]  # drawn from the pool; -1 where the format makes them
+    asked: list = field(default_factory=list)  # of each side: kind, legal actions of both slots, passes, picks; or None
+    made: list[list[int]] = field(default_factory=lambda: [[], []])  # of each side, for this request
+    seen: list[np.ndarray] = field(default_factory=list)  # of each side [D] int16
+    moves: list[int] = field(default_factory=list)  # the players' decisions so far
+    player: int = 0
+    legal: list[int] = field(default_factory=list)
+
+    def look(self) -> bool:
+        """Find who is to decide what, taking choices among one; False where the simulator is to be asked first."""
+        for self.player in (0, 1):
+            while self.asked[self.player] is not None:
+                self.legal = legal_actions(self.asked[self.player], self.made[self.player])
+                if len(self.legal) != 1:
+                    break
+                self.made[self.player] += self.legal
+            if self.asked[self.player] is not None and self.legal:
+                return True
+        return False
+
+    def take(self, action: int) -> None:
+        self.made[self.player].append(action)
+        self.moves.append(action)
+
+    def take_in(self, answer: list) -> None:
+        """What the simulator has answered, where the battle goes on."""
+        _, self.asked, seen, _ = answer
+        self.made = [[], []]
+        self.seen = [np.frombuffer(base64.b64decode(each), "<i2") for each in seen]
+
+    def choices(self) -> list[str]:
+        """What is sent to the simulator, of each side."""
+        return ["" if asked is None else choice_text(asked, made) for asked, made in zip(self.asked, self.made)]
+
+    def observe(self, player: int) -> np.ndarray:
+        """[D] int16: what a side has been told, and how far it has come in choosing."""
+        obs, asked, made = self.seen[player].copy(), self.asked[player], self.made[player]
+        if asked is not None:
+            picks = made if asked[0] == PREVIEW else []
+            obs[CHOICE : CHOICE + 3] = asked[0], min(len(made), 1) if asked[0] != PREVIEW else 0, len(picks)
+            for i, pick in enumerate(picks):
+                obs[CHOICE + 3 + i] = pick - SWITCH + 1
+            if asked[0] != PREVIEW and made:
+                obs[CHOICE + 3 + MOST_PICKS] = made[0] + 1
+        return obs
+
+
+def legal_actions(asked: list, made: list[int]) -> list[int]:
+    """What a side may do next, after what it has chosen of this request; [] where nothing is left to choose."""
+    kind, *slots, passes, picks = asked
+    if kind == PREVIEW:
+        return [a for a in slots[0] if a not in made] if len(made) < picks else []
+    if len(made) == 2:
+        return []
+    if not made:
+        return slots[0]
+    first, second = made[0], slots[1]
+    if SWITCH <= first < PASS:
+        second = [a for a in second if a != first]
+    if is_tera(first):
+        second = [a for a in second if not is_tera(a)]
+    if kind == FORCED and first == PASS and slots[0] != [PASS]:  # a pass of its own will
+        passes -= 1
+    if kind == FORCED and passes == 0 and second != [PASS]:
+        second = [a for a in second if a != PASS]
+    return second or [PASS]
+
+
+def is_tera(action: int) -> bool:
+    return action < SWITCH and action % 10 >= 5
+
+
+def choice_text(asked: list, made: list[int]) -> str:
+    """A side's whole choice in Showdown's words."""
+    if asked[0] == PREVIEW:
+        return "team " + ",".join(str(a - SWITCH + 1) for a in made)
+    return ", ".join(map(_word, made))
+
+
+def _word(action: int) -> str:
+    if action == PASS:
+        return "pass"
+    if action >= SWITCH:
+        return f"switch {action - SWITCH + 1}"
+    move, rest = divmod(action, 10)
+    target = LAYOUT["targets"][rest % 5]
+    return f"move {move + 1}{f' {target:+d}' if target else ''}{' terastallize' if rest >= 5 else ''}"
+
+
+@njit
+def _draw64(streams, i):
+    """Advance stream `i`: a uint64."""
+    streams[i] += GAMMA
+    return mix(streams[i])
+
+
+class ShowdownEnv(Env):
+    """B battles in Node processes.
+
+    Args:
+        num_envs: B.
+        seed: of all randomness; the same seed gives the same bytes, whatever `num_hosts`.
+        format: in Showdown's words, custom rules included; doubles only.
+        teams: packed (`envs.showdown.teams`), two drawn per battle from the row's stream; null: the format makes them.
+        num_hosts: processes of Node, which work at once.
+        truncate_after: break a battle off after so many decisions of both sides; null plays all to the end.
+        observe_all: keep `history`, for critics that see both sides.
+
+    Attributes:
+        asked_again: so often something hidden made a choice impossible.
+        battles_ended: of all rows, the broken-off ones not counted.
+
+    Raises:
+        ValueError: a number is out of range; see also `envs.showdown.host.Host`.
+    """
+
+    record = False  # no replays: the battles cannot be told by rules of ours
+    game = INTERFACE
+
+    def __init__(
+        self,
+        num_envs: int,
+        seed: int,
+        format: str = VGC,
+        teams: tuple[str, ...] | None = None,
+        num_hosts: int = 1,
+        truncate_after: int | None = None,
+        observe_all: bool = False,
+    ):
+        for name, value in (("num_envs", num_envs), ("num_hosts", num_hosts), ("truncate_after", truncate_after)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: needs at least 1")
+        if teams is not None and not teams:
+            raise ValueError("teams: there is none; needs at least one")
+        b, d = num_envs, INTERFACE.obs_shape
+        self.num_envs, self.truncate_after, self.format = b, truncate_after, format
+        self._teams, self._observes_all = None if teams is None else tuple(teams), observe_all
+        self.hosts = shared_hosts(format, self._teams, min(num_hosts, b))
+        self.player, self.legal = np.zeros(b, np.int8), np.zeros((b, INTERFACE.num_actions), np.bool_)
+        self.obs = np.zeros((b, *d), np.int16)
+        self.rewards, self.bonus = np.zeros((b, 2), np.float32), np.zeros((b, 2), np.float32)
+        self.done, self.truncated = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
+        self.final_obs = np.zeros((b, 0 if truncate_after is None else 2, *d), np.int16)
+        self.final_out = np.zeros((b, 2), np.bool_)
+        self.history = np.zeros((b, 2 if observe_all else 0, *d), np.int16)
+        self.num_decisions, self.game_streams = np.zeros(b, np.int32), np.zeros(b, np.uint64)
+        self.chance_streams = make_streams(b, seed, CHANCE_STREAM)
+        self.action_streams = make_streams(b, seed, ACTION_STREAM)
+        self.asked_again = self.battles_ended = 0
+        self._all = np.ones(b, np.bool_)
+        digest = hashlib.sha256("\n".join(self._teams or ()).encode()).hexdigest()[:16]
+        self._name = f"{INTERFACE.name} {INTERFACE.version} {format} {digest if self._teams else 'generated'}"
+        self._keys: list[list[int]] = [[] for _ in self.hosts]  # of the running battles, for whoever cleans up
+        weakref.finalize(self, _drop, self.hosts, self._keys)
+        self._battles = self._new_battles(list(range(b)))
+        self._keep_keys()
+        self._open(self._battles)
+        for i in range(b):
+            self._show(i)
+
+    def step(self, action: np.ndarray) -> None:
+        """Play `action` [B] of any integer dtype in every row.
+
+        Raises:
+            TypeError, ValueError: wrong dtype or shape. IllegalActionError: an illegal action. Nothing has changed.
+            HostError: the simulator refused a choice, or cannot be kept alive.
+        """
+        action = np.asarray(action)
+        if action.dtype.kind not in "iu":
+            raise TypeError(f"actions must be integers, got dtype {action.dtype}")
+        if action.shape != (self.num_envs,):
+            raise ValueError(f"actions must have shape ({self.num_envs},), one per row, got {action.shape}")
+        for i, a in enumerate(action.tolist()):
+            if a not in self._battles[i].legal:
+                raise IllegalActionError(
+                    f"{self.game.name}, env row {i}: action {a} is illegal for player {self.player[i]}, "
+                    f"legal actions {self._battles[i].legal}"
+                )
+        self.rewards[:], self.done[:], self.truncated[:] = 0.0, False, False
+        for battle, a in zip(self._battles, action.tolist()):
+            battle.take(a)
+        rows = list(range(self.num_envs))
+        ended = [i for i, winner in self._go_on(self._battles) if self._ends(i, winner)]
+        if self.truncate_after is not None:
+            for i in rows:
+                if not self.done[i] and len(self._battles[i].moves) >= self.truncate_after:
+                    self.final_obs[i] = [self._battles[i].observe(p) for p in (0, 1)]
+                    self._battles[i].host.drop([self._battles[i].key])
+                    self.done[i] = self.truncated[i] = True
+                    ended.append(i)
+        if ended:
+            ended.sort()
+            for i, battle in zip(ended, self._new_battles(ended)):
+                self._battles[i] = battle
+            self._open([self._battles[i] for i in ended])
+            self._keep_keys()
+        for i in rows:
+            self._show(i)
+
+    def sample(self, probs: np.ndarray) -> np.ndarray:
+        action, _ = draw(self, probs, pack(self.legal), is_probs=self._all)
+        return action
+
+    def observe_all(self) -> np.ndarray:
+        """[B, 2, D] int16"""
+        return self.history if self._observes_all else np.stack([self._seen_by_all(i) for i in range(self.num_envs)])
+
+    def out(self) -> np.ndarray:
+        """[B, 2] all False."""
+        return np.zeros((self.num_envs, 2), np.bool_)
+
+    def state_dict(self) -> dict[str, bytes | str]:
+        """A running battle is its seeds, its teams and what the players have decided in it."""
+        found = {
+            "chance_streams": self.chance_streams,
+            "action_streams": self.action_streams,
+            "seeds": np.array([battle.seeds for battle in self._battles], np.uint64),
+            "teams": np.array([battle.teams for battle in self._battles], np.int32),
+            "lengths": np.array([len(battle.moves) for battle in self._battles], np.int32),
+        }
+        moves = bytes(a for battle in self._battles for a in battle.moves)
+        return {"game": self._name} | {name: array.tobytes() for name, array in found.items()} | {"moves": moves + END}
+
+    def load_state_dict(self, state: dict[str, bytes | str]) -> None:
+        """Go on where `state` was taken; running battles are fought again, every action held against the legal ones.
+
+        Raises:
+            ValueError: it is of another version, format, pool of teams or number of rows. Nothing has changed.
+            SavedGamesError: it does not follow from the rules; likewise.
+        """
+        if not isinstance(state, dict) or not isinstance(state.get("game"), str):
+            raise SavedGamesError("saved env state: does not say which game it is of")
+        if state["game"] != self._name:
+            raise ValueError(f"saved env state is of {state['game'][:200]}, not of {self._name}")
+        found = {}
+        for name, (dtype, shape) in (SAVED | {"moves": (np.uint8, None)}).items():
+            if not isinstance(state.get(name), bytes):
+                raise SavedGamesError(f"saved env state: {name} is {type(state.get(name)).__name__}, needs bytes")
+            if shape is None:
+                found[name] = np.frombuffer(state[name].removesuffix(END), dtype)
+                continue
+            needed = self.num_envs * int(np.prod(shape, initial=1)) * np.dtype(dtype).itemsize
+            if len(state[name]) != needed:
+                raise ValueError(
+                    f"saved env state does not fit: {name} has {len(state[name])} bytes, num_envs={self.num_envs} "
+                    f"needs {needed}"
+                )
+            found[name] = np.frombuffer(state[name], dtype).reshape(self.num_envs, *shape)
+        lengths, pool = found["lengths"].astype(np.int64), len(self._teams or ())
+        if (lengths < 0).any() or lengths.sum() != len(found["moves"]):
+            raise SavedGamesError("saved env state: moves are not as many as lengths says")
+        if ((found["teams"] < (0 if pool else -1)) | (found["teams"] >= max(pool, 0))).any():
+            raise SavedGamesError(f"saved env state: teams are not of the {pool} in the pool")
+        if self.truncate_after is not None and lengths.max() >= self.truncate_after:
+            raise ValueError(
+                f"truncate_after={self.truncate_after}: a saved battle has {lengths.max()} decisions already"
+            )
+        battles = [self._battle(i, *(tuple(found[name][i].tolist()) for name in ("seeds", "teams")))
+                   for i in range(self.num_envs)]  # fmt: skip
+        try:
+            self._open(battles)
+            moves = np.split(found["moves"], np.cumsum(lengths)[:-1])
+            self._fight_again(battles, [each.tolist() for each in moves])
+        except SavedGamesError:
+            for battle in battles:
+                battle.host.drop([battle.key])
+            raise
+        for battle in self._battles:
+            battle.host.drop([battle.key])
+        self._battles = battles
+        self._keep_keys()
+        self.chance_streams[:], self.action_streams[:] = found["chance_streams"], found["action_streams"]
+        for i in range(self.num_envs):
+            self._show(i)
+
+    def _fight_again(self, battles: list[Battle], moves: list[list[int]]) -> None:
+        for step in range(max(map(len, moves), default=0)):
+            rows = [i for i in range(len(battles)) if step < len(moves[i])]
+            for i in rows:
+                if moves[i][step] not in battles[i].legal:
+                    raise SavedGamesError(
+                        f"saved env state: the game in env row {i} has the illegal action {moves[i][step]}"
+                    )
+                battles[i].take(moves[i][step])
+            if over := self._go_on([battles[i] for i in rows]):
+                raise SavedGamesError(f"saved env state: the game in env row {rows[over[0][0]]} is over")
+
+    def _new_battles(self, rows: list[int]) -> list[Battle]:
+        """Battles with new seeds and teams, out of the rows' streams; not yet opened."""
+        return [self._battle(i, tuple(int(_draw64(self.chance_streams, i)) for _ in range(3)), self._pick(i))
+                for i in rows]  # fmt: skip
+
+    def _pick(self, i: int) -> tuple[int, int]:
+        if self._teams is None:
+            return (-1, -1)
+        return tuple(int(_draw64(self.chance_streams, i)) % len(self._teams) for _ in range(2))
+
+    def _battle(self, i: int, seeds: tuple[int, int, int], teams: tuple[int, int]) -> Battle:
+        host = self.hosts[i % len(self.hosts)]
+        return Battle(host, host.new_key(), seeds, teams)
+
+    def _keep_keys(self) -> None:
+        for host, keys in zip(self.hosts, self._keys):
+            keys[:] = [battle.key for battle in self._battles if battle.host is host]
+
+    def _open(self, battles: list[Battle]) -> None:
+        """Open new battles up to their first decision."""
+
+        def told(battle: Battle) -> list:
+            which = None if self._teams is None else battle.teams
+            return [battle.key, [f"{seed:016x}" for seed in battle.seeds], which, []]
+
+        for battle, answer in self._ask("open", battles, told):
+            battle.take_in(answer)
+        if over := self._go_on(battles):
+            raise SavedGamesError(f"showdown: battle {over[0][0]} ended before anybody decided")
+
+    def _go_on(self, battles: list[Battle]) -> list[tuple[int, int]]:
+        """Ask the simulator until each battle is at a decision or over: (place in the list, winner) of those over.
+
+        Winner is 1 for player 0, -1 for player 1, 0 for nobody.
+        """
+        over, places = [], {id(battle): i for i, battle in enumerate(battles)}
+        due = [battle for battle in battles if not battle.look()]
+        while due:
+            answers = self._ask("choose", due, lambda battle: [battle.key, *battle.choices()])
+            due = []
+            for battle, answer in answers:
+                self.asked_again += sum(answer[3])
+                if answer[0] is not None:
+                    over.append((places[id(battle)], answer[0]))
+                    continue
+                battle.take_in(answer)
+                if not battle.look():
+                    due.append(battle)
+        return over
+
+    def _ask(self, op: str, battles: list[Battle], told) -> list[tuple[Battle, list]]:
+        """The answers to one question to all hosts at once, battle by battle."""
+        parts = [(host, [battle for battle in battles if battle.host is host]) for host in self.hosts]
+        parts = [(host, mine) for host, mine in parts if mine]
+        for host, mine in parts:
+            host.send({"op": op, "battles": [told(battle) for battle in mine]})
+        return [pair for host, mine in parts for pair in zip(mine, host.receive())]
+
+    def _ends(self, i: int, winner: int) -> bool:
+        self.rewards[i] = winner, -winner
+        self.done[i] = True
+        self.battles_ended += 1
+        return True
+
+    def _show(self, i: int) -> None:
+        battle = self._battles[i]
+        self.player[i], self.legal[i], self.num_decisions[i] = battle.player, False, len(battle.moves)
+        self.legal[i, battle.legal] = True
+        self.obs[i] = battle.observe(battle.player)
+        if self._observes_all:
+            self.history[i] = self._seen_by_all(i)
+
+    def _seen_by_all(self, i: int) -> np.ndarray:
+        return np.stack([self._battles[i].observe(p) for p in (0, 1)])
+
+
+def _drop(hosts: list[Host], keys: list[list[int]]) -> None:
+    for host, of in zip(hosts, keys):
+        host.drop(of)

@@ -1,0 +1,264 @@
+"""Processes of Node that hold battles: starting them, asking them, and replacing one that has died or hangs.
+
+A host answers one line of JSON with another, and keeps nothing that is not told in `Host.battles`, too: how each
+battle was opened and what was chosen in it since. So a host that was killed or says nothing for too long is replaced by
+a new one, which plays its battles again up to where they stood; the simulator does the same from the same seed. A host
+that cannot be replaced ends the run in one line.
+"""
+
+import itertools
+import json
+import os
+import re
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+import weakref
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from envs.env import RulesError
+from envs.showdown import LAYOUT, VERSION
+
+NODE = 18  # the oldest that is known to do
+FOLDER = "~/.lit_rl/showdown"
+SIZES = ("species", "moves", "items", "abilities", "types")
+REPLACED = 3  # times in a row, for one question
+PATIENCE, PATIENCE_PER_BATTLE = 60.0, 1.0  # seconds for an answer
+START_PATIENCE = 120.0  # of a new process, each question
+
+
+class ShowdownMissingError(ValueError):
+    """Node or the package is not there, or not the one that is needed; says how it gets there."""
+
+
+class HostError(RulesError):
+    """A host died or hung, and its successors did, too; or the simulator refused what it was told."""
+
+
+def package_folder() -> Path:
+    """Where the package lies, looked at before Node is started.
+
+    Raises:
+        ShowdownMissingError: there is none, or another version.
+    """
+    home = Path(os.environ.get("LIT_RL_SHOWDOWN", FOLDER)).expanduser()
+    folder = home / "node_modules" / "pokemon-showdown"
+    install = f"npm install --prefix {home} pokemon-showdown@{VERSION}"
+    try:
+        found = json.loads((folder / "package.json").read_text())["version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ShowdownMissingError(
+            f"pokemon-showdown is not in {home}: {install} (or set LIT_RL_SHOWDOWN to where it is)"
+        ) from None
+    if found != VERSION:
+        raise ShowdownMissingError(f"pokemon-showdown {found} is in {home}, needs {VERSION}: {install}")
+    return folder
+
+
+def node_program() -> str:
+    """Where Node is.
+
+    Raises:
+        ShowdownMissingError: nowhere, or it is too old.
+    """
+    node = shutil.which("node")
+    if node is None:
+        raise ShowdownMissingError(f"node is not on the PATH: install Node.js {NODE} or newer (nodejs.org)")
+    said = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout.strip()
+    major = re.match(r"v(\d+)\.", said)
+    if major is None or int(major[1]) < NODE:
+        raise ShowdownMissingError(
+            f"node {said or '?'} ({node}) is too old: install Node.js {NODE} or newer (nodejs.org)"
+        )
+    return node
+
+
+class Host:
+    """One process of Node with any number of battles, each under a key of its own.
+
+    Args:
+        format: by its name, custom rules included.
+        teams: packed; null: the format generates them.
+
+    Attributes:
+        battles: key -> (seeds of the battle and of both teams, teams by number or None, choices [(p1, p2)] made since).
+        replaced: so often the process was replaced.
+
+    Raises:
+        ShowdownMissingError: see `package_folder` and `node_program`. ValueError: no such format.
+    """
+
+    def __init__(self, format: str | None = None, teams: tuple[str, ...] | None = None):
+        self.battles: dict[int, tuple[tuple[str, str, str], tuple[int, int] | None, list[tuple[str, str]]]] = {}
+        self.replaced, self._format, self._teams = 0, format, teams
+        self._keys, self._dropped = itertools.count(), []
+        self._asked: dict | None = None
+        self._command = [node_program(), str(Path(__file__).with_name("host.js")), str(package_folder())]
+        self._process: subprocess.Popen | None = None
+        self._begin()
+
+    def new_key(self) -> int:
+        return next(self._keys)
+
+    def drop(self, keys: list[int]) -> None:
+        """Forget these battles, by the way of the next question; may be called at any time, by a finalizer, too."""
+        self._dropped += keys
+
+    def ask(self, message: dict) -> Any:
+        """The answer to `message`."""
+        self.send(message)
+        return self.receive()
+
+    def send(self, message: dict) -> None:
+        """Ask without waiting, so that several hosts work at once; `receive` is to follow."""
+        if self._dropped:
+            keys, self._dropped = self._dropped, []
+            for key in keys:
+                self.battles.pop(key, None)
+            self.ask({"op": "drop", "keys": keys})
+        self._asked = message
+        try:
+            self._write(message)
+        except (OSError, TimeoutError):
+            self._silent = True  # found out again by `receive`, which mends it
+        else:
+            self._silent = False
+
+    def receive(self) -> Any:
+        """The answer to the last message sent; a host that has died or hangs is replaced first.
+
+        Raises:
+            ValueError: the format or a team cannot be had. HostError: see there.
+        """
+        message, self._asked = self._asked, None
+        for left in range(REPLACED, -1, -1):
+            try:
+                if self._silent:
+                    raise OSError("it takes no question")
+                answer = self._read(self._limit(message))
+                break
+            except (OSError, TimeoutError) as error:
+                why = f"{error}{self._last_words()}"
+                if left == 0:
+                    raise HostError(
+                        f"showdown: a host was replaced {REPLACED} times and failed again on '{message['op']}' "
+                        f"({why}); try a smaller data.num_envs, or look for memory"
+                    ) from None
+                self.replaced += 1
+                self._silent = False
+                try:
+                    self._begin()
+                    self._restore()
+                    self._write(message)
+                except (OSError, TimeoutError):
+                    self._silent = True
+        return self._noted(message, answer)
+
+    def close(self) -> None:
+        """End the process; closing its input would do, and so does the end of this object or of Python."""
+        if self._process is not None:
+            self._process = None
+            self._end()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def _begin(self) -> None:
+        self.close()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        # a session of its own: Ctrl-C is ours to answer, and the end of its input is the host's sign to end
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
+        )
+        self._end = weakref.finalize(self, _end, self._process, self._errors, os.getpid())
+        self._rest, self._silent = b"", False
+        os.set_blocking(self._process.stdin.fileno(), False)
+        hello = self._own({"op": "hello"})
+        if wrong := [f"{name} {hello['sizes'][name]}" for name in SIZES if hello["sizes"][name] != LAYOUT[name]]:
+            raise ShowdownMissingError(
+                f"pokemon-showdown in {self._command[2]} is not {VERSION} as published "
+                f"({', '.join(wrong)}): install again"
+            )
+        if self._format is not None:
+            self._own({"op": "start", "format": self._format, "teams": self._teams})
+
+    def _own(self, message: dict) -> Any:
+        """Ask the running process, without replacing it."""
+        self._write(message)
+        answer = self._read(START_PATIENCE + self._limit(message))
+        if "error" in answer:
+            self.close()
+            raise ValueError(f"showdown: {answer['error']}")
+        return answer["ok"]
+
+    def _restore(self) -> None:
+        if self.battles:
+            self._own({"op": "open", "battles": [[key, *of] for key, of in self.battles.items()]})
+
+    def _noted(self, message: dict, answer: dict) -> Any:
+        """What the answer says; the battles that go on are written down."""
+        if "error" in answer:
+            kind = HostError if message["op"] in ("open", "choose") else ValueError
+            raise kind(f"showdown: {answer['error']}")
+        if message["op"] == "open":
+            for key, seeds, which, made in message["battles"]:
+                self.battles[key] = (seeds, which, list(made))
+        if message["op"] == "choose":
+            for (key, *chosen), (winner, *_) in zip(message["battles"], answer["ok"]):
+                if winner is None:
+                    self.battles[key][2].append(tuple(chosen))
+                else:
+                    del self.battles[key]
+        return answer["ok"]
+
+    def _limit(self, message: dict) -> float:
+        return PATIENCE + PATIENCE_PER_BATTLE * (len(message.get("battles", ())) + message.get("tries", 0))
+
+    def _write(self, message: dict) -> None:
+        data, end = memoryview(json.dumps(message).encode() + b"\n"), time.monotonic() + PATIENCE
+        pipe = self._process.stdin.fileno()
+        while data:
+            if not select.select([], [pipe], [], max(end - time.monotonic(), 0))[1]:
+                raise TimeoutError(f"it took no question for {PATIENCE:.0f} s")
+            data = data[os.write(pipe, data) :]
+
+    def _read(self, limit: float) -> dict:
+        pipe, parts, end = self._process.stdout.fileno(), [self._rest], time.monotonic() + limit
+        while b"\n" not in parts[-1]:
+            if not select.select([pipe], [], [], max(end - time.monotonic(), 0))[0]:
+                raise TimeoutError(f"it gave no answer for {limit:.0f} s")
+            parts.append(os.read(pipe, 1 << 20))
+            if not parts[-1]:
+                raise OSError("it has ended")
+        line, _, self._rest = b"".join(parts).partition(b"\n")
+        return json.loads(line)
+
+    def _last_words(self) -> str:
+        if self._process is None:
+            return ""
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().decode(errors="replace").splitlines() if "Error" in line]
+        return f": {lines[0].strip()[:200]}" if lines else ""
+
+
+def _end(process: subprocess.Popen, errors: IO[bytes], owner: int) -> None:
+    if owner == os.getpid():  # not in a fork
+        process.kill()
+        for file in (process.stdin, process.stdout, errors):
+            file.close()
+        process.wait()
+
+
+def shared_hosts(format: str, teams: tuple[str, ...] | None, num_hosts: int) -> list[Host]:
+    """Hosts that all envs of this process with the same format and teams share: starting one takes a second."""
+    return _shared(format, teams, num_hosts, os.getpid())
+
+
+@cache
+def _shared(format: str, teams: tuple[str, ...] | None, num_hosts: int, process: int) -> list[Host]:
+    return [Host(format, teams) for _ in range(num_hosts)]
