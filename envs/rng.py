@@ -30,6 +30,13 @@ def uniform(streams, i):
 
 
 @njit
+def draw64(streams, i):
+    """Advance stream `i` and return a uint64."""
+    streams[i] += GAMMA
+    return mix(streams[i])
+
+
+@njit
 def _fill_streams(key, streams):
     for i in range(len(streams)):
         streams[i] = mix(key + np.uint64(i + 1) * GAMMA)

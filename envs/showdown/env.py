@@ -20,8 +20,7 @@ import numpy as np
 
 from envs.bits import pack
 from envs.env import Env, IllegalActionError, SavedGamesError
-from envs.jit import njit
-from envs.rng import GAMMA, make_streams, mix
+from envs.rng import draw64, make_streams
 from envs.sampling import draw
 from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VGC
 from envs.showdown.host import Host, shared_hosts
@@ -128,13 +127,6 @@ def _word(action: int) -> str:
     move, rest = divmod(action, 10)
     target = LAYOUT["targets"][rest % 5]
     return f"move {move + 1}{f' {target:+d}' if target else ''}{' terastallize' if rest >= 5 else ''}"
-
-
-@njit
-def _draw64(streams, i):
-    """Advance stream `i`: a uint64."""
-    streams[i] += GAMMA
-    return mix(streams[i])
 
 
 class ShowdownEnv(Env):
@@ -330,13 +322,13 @@ class ShowdownEnv(Env):
 
     def _new_battles(self, rows: list[int]) -> list[Battle]:
         """Battles with new seeds and teams, out of the rows' streams; not yet opened."""
-        return [self._battle(i, tuple(int(_draw64(self.chance_streams, i)) for _ in range(3)), self._pick(i))
+        return [self._battle(i, tuple(int(draw64(self.chance_streams, i)) for _ in range(3)), self._pick(i))
                 for i in rows]  # fmt: skip
 
     def _pick(self, i: int) -> tuple[int, int]:
         if self._teams is None:
             return (-1, -1)
-        return tuple(int(_draw64(self.chance_streams, i)) % len(self._teams) for _ in range(2))
+        return tuple(int(draw64(self.chance_streams, i)) % len(self._teams) for _ in range(2))
 
     def _battle(self, i: int, seeds: tuple[int, int, int], teams: tuple[int, int]) -> Battle:
         host = self.hosts[i % len(self.hosts)]

@@ -125,17 +125,14 @@ const OPS = {
       return team?.length ? [Teams.pack(team), validator.validateTeam(team)] : [null, ['it has no Pokémon in it']];
     });
   },
-  /** So many legal teams for a format: generated for random doubles, kept where the validator has nothing to say. */
+  /** Teams generated for random doubles from these seeds, in text form; null where the validator has something to say. */
   generate(message) {
-    const validator = TeamValidator.get(findFormat(message.format)), found = [];
-    let tried = 0;
-    while (found.length < message.count && tried < message.tries) {
-      const seed = 'gen5,' + (BigInt('0x' + message.seed) + BigInt(tried++)).toString(16).padStart(16, '0').slice(-16);
-      const team = Teams.generate('gen9randomdoublesbattle', {seed});
-      for (const set of team) set.level = message.level;
-      if (!validator.validateTeam(team)) found.push(Teams.export(team));
-    }
-    return {teams: found, tried};
+    const validator = TeamValidator.get(findFormat(message.format));
+    return message.seeds.map(seed => {
+      const team = Teams.generate('gen9randomdoublesbattle', {seed: 'gen5,' + seed});
+      for (const set of team) set.level = 50;
+      return validator.validateTeam(team) ? null : Teams.export(team);
+    });
   },
   /** What is public of the game itself, by the numbers that observations use. */
   dex() {

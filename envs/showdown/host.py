@@ -28,6 +28,7 @@ FOLDER = "~/.lit_rl/showdown"
 SIZES = ("species", "moves", "items", "abilities", "types")
 REPLACED = 3  # times in a row, for one question
 PATIENCE, PATIENCE_PER_BATTLE = 60.0, 1.0  # seconds for an answer
+MANY = ("battles", "seeds")  # what a question may have many of; a team costs less than a battle
 START_PATIENCE = 120.0  # of a new process, each question
 
 
@@ -217,7 +218,7 @@ class Host:
         return answer["ok"]
 
     def _limit(self, message: dict) -> float:
-        return PATIENCE + PATIENCE_PER_BATTLE * (len(message.get("battles", ())) + message.get("tries", 0))
+        return PATIENCE + PATIENCE_PER_BATTLE * sum(len(message.get(many, ())) for many in MANY)
 
     def _write(self, message: dict) -> None:
         data, end = memoryview(json.dumps(message).encode() + b"\n"), time.monotonic() + PATIENCE
