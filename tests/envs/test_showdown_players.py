@@ -1,0 +1,194 @@
+"""Teams, scripted opponents, network and datamodule of Pokémon Showdown; skipped where Node or the package is not."""
+
+from functools import partial
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from test_showdown import absent, needs_showdown
+
+from datamodules.showdown import ShowdownDataModule
+from envs.game import load_game, parts
+from envs.showdown import FORCED, INTERFACE, MOVE, PREVIEW, SWITCH
+from envs.showdown.dex import load_dex
+from envs.showdown.env import ShowdownEnv
+from envs.showdown.network import Embeddings
+from envs.showdown.players import MON, MaxBasePower, MaxDamage
+from envs.showdown.teams import generate_teams, read_teams
+from lit_rl.evaluation import Matches
+from lit_rl.league.match import match_players
+from lit_rl.league.players import load_player
+from lit_rl.networks import Encoded
+from lit_rl.ppo import PPO
+from lit_rl.returns import Credit
+from lit_rl.run.errors import ConfigError
+from scripts.showdown_teams import main as write_teams
+
+REGULATION = "gen9vgc2025regi"
+
+
+@pytest.fixture(scope="module")
+def teams(tmp_path_factory):
+    """A folder of two teams that are legal in a VGC format."""
+    if absent():
+        pytest.skip(absent())
+    folder = tmp_path_factory.mktemp("showdown") / "teams"
+    write_teams(["--format", REGULATION, "--count", "2", "--folder", str(folder)])
+    return folder
+
+
+def test_generated_teams_are_legal_and_play(teams):
+    made = [team for team in generate_teams(REGULATION, 0, 40) if team is not None][:2]
+    assert made == [file.read_text() for file in sorted(teams.glob("*.txt"))]  # the same seed, the same teams
+    packed = read_teams(teams, REGULATION)
+    assert len(packed) == 2 and all(team.count("]") == 5 for team in packed)
+    env = ShowdownEnv(2, seed=1, format=REGULATION, teams=packed)
+    drawn = {battle.teams for battle in env._battles}
+    for _ in range(12):
+        env.step(env.sample(env.legal.astype(np.float32)))
+    other = ShowdownEnv(2, seed=2, format=REGULATION, teams=packed)
+    other.load_state_dict(env.state_dict())
+    np.testing.assert_array_equal(other.observe_all(), env.observe_all())
+    assert all(0 <= team < 2 for pair in drawn for team in pair)
+    with pytest.raises(ValueError, match="generated"):
+        other.load_state_dict(env.state_dict() | {"game": env._name[:-16] + "generated"})
+
+
+def test_a_team_that_the_validator_refuses_is_named_in_its_own_words(teams, tmp_path):
+    (tmp_path / "mine.txt").write_text(next(teams.glob("*.txt")).read_text().replace("Level: 50", "Level: 101"))
+    with pytest.raises(ValueError, match=rf"teams: {tmp_path}/mine.txt: {REGULATION} refuses it: .*[Ll]evel"):
+        read_teams(tmp_path, REGULATION)
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(ValueError, match="it has no Pokémon in it"):
+        read_teams(tmp_path, REGULATION)
+    data = ShowdownDataModule(teams=str(tmp_path), format=REGULATION, evaluation=[])
+    with pytest.raises(ConfigError, match=r"^data: teams: .*refuses it"):
+        data.make_env(2, 0)
+    with pytest.raises(ConfigError, match=r"^data: teams='nowhere': no \*.txt in it"):
+        ShowdownDataModule(teams="nowhere", evaluation=[]).make_env(2, 0)
+
+
+def test_the_script_says_what_is_wrong(teams, capsys):
+    for arguments, words in (
+        (["--folder", str(teams)], "is not empty; name a new one"),
+        (["--folder", "new", "--count", "0"], "--count 0: needs at least 1"),
+        (["--folder", "new", "--format", "nonsense"], "unknown format 'nonsense'"),
+    ):
+        with pytest.raises(SystemExit):
+            write_teams(arguments)
+        assert words in capsys.readouterr().err
+
+
+@needs_showdown
+def test_the_type_chart_is_the_games():
+    dex = load_dex()
+    number = {name: i + 1 for i, name in enumerate(dex.names["types"])}
+    for attack, on, factor in (
+        ("Water", "Fire", 2.0), ("Fire", "Water", 0.5), ("Ground", "Flying", 0.0), ("Normal", "Ghost", 0.0),
+        ("Dragon", "Fairy", 0.0), ("Fighting", "Normal", 2.0), ("Psychic", "Psychic", 0.5),
+    ):  # fmt: skip
+        assert dex.chart[number[attack], number[on]] == factor
+    assert dex.species[dex.names["species"].index("Garchomp") + 1].tolist()[2:] == [108, 130, 95, 80, 85, 102]
+
+
+class OneDecision:
+    """A table of one row, set by hand: a move is due in the first slot."""
+
+    def __init__(self, dex, moves, foes):
+        self.obs = np.zeros((1, *INTERFACE.obs_shape), np.int16)
+        self.legal = np.zeros((1, INTERFACE.num_actions), np.bool_)
+        told, number = parts(INTERFACE, self.obs[0]), lambda kind, name: dex.names[kind].index(name) + 1
+        told["choice"][0] = MOVE
+        for i, (name, team) in enumerate([("Vaporeon", "own"), *((foe, "foe") for foe in foes)]):
+            mon = told[team][max(i - 1, 0)]
+            mon[[MON["species"], MON["level"], MON["hp"]]] = number("species", name), 50, 1000
+            mon[[MON["atk"], MON["spa"]]] = 100
+            mon[MON["place"]] = 3 + max(i - 1, 0)
+        for i, move in enumerate(moves):
+            told["own"][0][MON["move_1"] + i] = number("moves", move)
+            self.legal[0, 10 * i : 10 * i + 10] = [0, 1, 0, 1, 1] * 2
+        self.legal[0, SWITCH + 2] = True
+
+    def choices(self, player):
+        probs = np.zeros(self.legal.shape, np.float32)
+        player.act(self, np.arange(1), probs)
+        return {INTERFACE.action_names[a] for a in np.flatnonzero(probs[0])}
+
+
+@needs_showdown
+def test_scripted_players_choose_as_they_say():
+    dex, strong, best = load_dex(), MaxBasePower(INTERFACE), MaxDamage(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Garchomp"])
+    assert table.choices(strong) == {"move 2 +1", "move 2 +2"}  # 90 against 80, 40, 0; on any foe
+    assert table.choices(best) == {"move 2 +2"}  # four times on Garchomp beats twice, with STAB, on Arcanine
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Sylveon"])
+    assert table.choices(best) == {"move 1 +1"}
+    parts(INTERFACE, table.obs[0])["choice"][0] = FORCED
+    assert table.choices(best) == {INTERFACE.action_names[a] for a in np.flatnonzero(table.legal[0])}
+
+
+@needs_showdown
+def test_stronger_players_win_more():
+    players = [load_player(f"envs.showdown.players.{name}", INTERFACE) for name in ("MaxBasePower", "MaxDamage")]
+    weak = load_player("random", INTERFACE)
+    for player in players:
+        match = match_players(lambda b, seed: ShowdownEnv(b, seed), player, weak, 16, 3)
+        assert match.win_rate > 0.6
+
+
+def test_players_and_network_refuse_another_game():
+    kuhn = load_game("envs.kuhn_poker")
+    with pytest.raises(ValueError, match="plays showdown, not kuhn"):
+        MaxDamage(kuhn)
+    with pytest.raises(ValueError, match="reads the obs of showdown"):
+        Embeddings(kuhn)
+    with pytest.raises(ConfigError, match=r"data.game=envs.kuhn_poker: this datamodule plays envs.showdown"):
+        ShowdownDataModule(game="envs.kuhn_poker", evaluation=[])
+
+
+@needs_showdown
+def test_the_network_sees_all_of_an_observation():
+    """Every number of an observation that the side was told reaches the output, and nothing is out of range."""
+    torch.manual_seed(0)
+    network, env, kinds = Encoded(INTERFACE, Embeddings), ShowdownEnv(4, seed=4), set()
+    for _ in range(24):
+        output = network(torch.from_numpy(env.obs), torch.from_numpy(env.legal))
+        assert output.value.isfinite().all() and (output.logits > -1e29).numpy().tolist() == env.legal.tolist()
+        kinds |= set(parts(INTERFACE, env.obs)["choice"][:, 0].tolist())
+        env.step(env.sample(torch.softmax(output.logits, 1).detach().numpy()))
+    assert kinds >= {PREVIEW, MOVE}
+    obs, legal = torch.from_numpy(env.obs[:1].copy()), torch.from_numpy(env.legal[:1])
+    before = network.encoder(obs)
+    blind = [i for i in range(obs.shape[1]) if obs[0, i] > 0 and torch.equal(network.encoder(_less(obs, i)), before)]
+    assert blind == [], legal
+
+
+def _less(obs, i):
+    changed = obs.clone()
+    changed[0, i] -= 1
+    return changed
+
+
+@needs_showdown
+def test_a_run_in_a_league_resumes_in_the_midst_of_battles_bit_by_bit(short_trainer, tmp_path):
+    def fit(epochs, ckpt_path=None):
+        L.seed_everything(0, verbose=False)
+        data = ShowdownDataModule(
+            num_envs=4, num_steps=16, opponents=["random", "envs.showdown.players.MaxBasePower"],
+            evaluation=[Matches(["random"], games=2)],
+            league=str(tmp_path / "league.sqlite"), run="main",
+        )  # fmt: skip
+        network = partial(Encoded, encoder=partial(Embeddings, width=8, embedding=4))
+        model = PPO("envs.showdown", network=network, credit=Credit(cut_games="bootstrap"))
+        trainer = short_trainer(max_epochs=epochs, limit_val_batches=0)
+        trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+        return trainer, model.state_dict(), data.env.observe_all()
+
+    _, whole, seen = fit(3)
+    half, *_ = fit(2)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    _, resumed, seen_again = fit(3, tmp_path / "half.ckpt")
+    np.testing.assert_array_equal(seen, seen_again)
+    for key, x in whole.items():
+        assert torch.equal(x, resumed[key]), key
