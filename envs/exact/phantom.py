@@ -329,6 +329,48 @@ class _Ends:
         return out
 
 
+def estimate_records(board: PhantomBoard, num_games: int, seed: int = 0) -> float:
+    """About how many rows an evaluator has, from random walks over each player's records (`envs.expansion`)."""
+    wins = np.array(board.wins, np.bool_)
+    n, found = board.num_cells, 0.0
+    num_times = n if board.abrupt else (n + 1) // 2
+    for player in range(2):
+        quiet = _largest_quiet(wins[1 - player])
+        draws = np.random.default_rng(seed).random((num_games, n))
+        found += _estimate(player, board.abrupt, n, num_times, wins, quiet, draws) / num_games
+    return found
+
+
+@njit
+def _estimate(player, abrupt, n, num_times, wins, quiet, draws):
+    """The sum over walks of how many records each of them tells of; a record has at most `n` before it."""
+    total = 0.0
+    after = np.zeros((2 * n, 4), np.int64)
+    for g in range(len(draws)):
+        own, seen, times, need, here = np.int16(0), np.int16(0), 0, player, 1.0
+        total += 1.0
+        for step in range(n):
+            found = 0
+            for c in range(n):
+                if ((own | seen) >> c) & 1:
+                    continue
+                for succeeds in range(2):
+                    possible, o, s, t, least, _ = _after(
+                        player, abrupt, n, num_times, wins, quiet, own, seen, times, need, c, succeeds
+                    )
+                    if possible and o | s != (1 << n) - 1:
+                        after[found, 0], after[found, 1], after[found, 2], after[found, 3] = o, s, t, least
+                        found += 1
+            if found == 0:
+                break
+            here *= found
+            total += here
+            chosen = int(draws[g, step] * found)
+            own, seen = np.int16(after[chosen, 0]), np.int16(after[chosen, 1])
+            times, need = after[chosen, 2], after[chosen, 3]
+    return total
+
+
 def _starts(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum([len(a) for a in arrays])])
 
