@@ -64,6 +64,8 @@ class RNaD(L.LightningModule):
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
         ema_decay: as in PPO; in the form neurd it is the target network, too, and a long memory holds all back.
+        normalize_advantages: as in PPO (form kl).
+        value_clip: as in PPO.
     """
 
     validation_step = test_step = evaluation_step

@@ -21,7 +21,7 @@ SURELY = 10  # times more than allowed: so many that public positions are refuse
 WALK = 6.0  # a walk that prepares takes about so many times as long as one that counts
 PER_POSITION, PER_HAND = 1e-7, 9e-9  # seconds of preparation; of evaluation, for each hand
 BYTES_OF_POSITION, BYTES_OF_HAND = 40, 8
-PER_RECORD = {False: 1e-6, True: 3e-6}  # seconds of preparation; by abruptness
+PER_RECORD = {False: 1e-6, True: 2.4e-6}  # seconds of preparation; by abruptness
 ADDITIONS = {False: (20.0, 1.16), True: (180.0, 1.17)}  # factor, exponent: of an evaluation, by the number of records
 
 
