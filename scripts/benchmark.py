@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
@@ -42,8 +43,33 @@ ABRUPT = {"max_seconds": 600, "max_bytes": 12 << 30}  # of Exact, where its own 
 POLL = 0.5  # seconds
 
 
+class Measured(Protocol):
+    """A row: one `litrl fit`, whose run folder then holds the file `leaves`, with `wanted` among its facts."""
+
+    leaves: str
+    wanted: str
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def configs(self) -> list[Path]: ...
+
+    def folder(self, root: Path) -> Path: ...
+
+    def arguments(self) -> list[str]:
+        """Of litrl fit, the configs first, but for the folder."""
+        ...
+
+    def line(self, facts: dict) -> str: ...
+
+
 @dataclass(frozen=True)
 class Row:
+    """An algorithm on a game, from a seed."""
+
+    leaves, wanted = "summary.json", "exploitability"
+
     algorithm: str
     game: str
     millions: float
@@ -66,13 +92,18 @@ class Row:
         return [base, *sorted(fitting, key=lambda path: len(path.stem))[-1:]]
 
     def arguments(self) -> list[str]:
-        """Of litrl fit, but for the folder."""
         epochs = math.ceil(1e6 * self.millions / decisions_per_iteration(self.configs))
         found = [f"--config={path}" for path in self.configs]
         found += [f"--data.game=envs.{self.game}", f"--trainer.max_epochs={epochs}", f"--seed_everything={self.seed}"]
         if self.game.endswith("abrupt"):
             found += ["--data.evaluation", json.dumps([{"class_path": "Exact", "init_args": ABRUPT}])]
         return found
+
+    def line(self, facts: dict) -> str:
+        return (
+            f"{self.name:56} exploitability {facts['exploitability']:.4f}  {facts['decisions']:>10,} decisions  "
+            f"{facts['seconds'] / 60:6.1f} min"
+        )
 
 
 def decisions_per_iteration(configs: Sequence[Path]) -> float:
@@ -95,7 +126,7 @@ def decisions_per_iteration(configs: Sequence[Path]) -> float:
 class Running:
     """One row's process: begun, taken up again, or found measured already."""
 
-    def __init__(self, row: Row, root: Path, niceness: int):
+    def __init__(self, row: Measured, root: Path, niceness: int):
         self.row, self.job = row, Job(row.folder(root))
         arguments = row.arguments()
         text = "\n".join([*arguments[len(row.configs) :], *(path.read_text() for path in row.configs)])
@@ -104,7 +135,7 @@ class Running:
             self.job.move_aside()
         if not self.job.exists:
             self.job.create(identity=identity)
-        self.kept = self.job.run_file("summary.json") is not None
+        self.kept = self.job.run_file(row.leaves) is not None
         if not self.kept and not self.job.alive:
             command = self.job.fit_command(
                 row.configs[0], [*arguments[1:], f"--trainer.default_root_dir={self.job.folder}"]
@@ -116,18 +147,18 @@ class Running:
         return self.kept or not self.job.alive
 
     def result(self) -> dict:
-        """Raises ArtefactError: it left no summary.json."""
-        path = self.job.run_file("summary.json")
+        """Raises ArtefactError: it left no such file."""
+        path = self.job.run_file(self.row.leaves)
         if path is None:
             raise ArtefactError(f"{self.row.name}: {self.job.last_word()}; see {self.job.folder / 'log'}")
-        summary = json.loads(path.read_text())
-        if "exploitability" not in summary:
-            raise ArtefactError(f"{self.row.name}: {path} has no exploitability; see {self.job.folder / 'log'}")
-        return summary
+        facts = json.loads(path.read_text())
+        if self.row.wanted not in facts:
+            raise ArtefactError(f"{self.row.name}: {path} has no {self.row.wanted}; see {self.job.folder / 'log'}")
+        return facts
 
 
-def measure(rows: Sequence[Row], root: Path, jobs: int, niceness: int) -> dict[Row, dict]:
-    """Every row's summary.json, `jobs` side by side; one that fails is said and left out."""
+def measure(rows: Sequence[Measured], root: Path, jobs: int, niceness: int) -> dict[Measured, dict]:
+    """What every row leaves, `jobs` side by side; one that fails is said and left out."""
     waiting, running, found = list(rows), [], {}
     try:
         while waiting or running:
@@ -137,7 +168,7 @@ def measure(rows: Sequence[Row], root: Path, jobs: int, niceness: int) -> dict[R
                 running.remove(each)
                 try:
                     found[each.row] = each.result()
-                    print(line(each.row, found[each.row], each.kept), flush=True)
+                    print(each.row.line(found[each.row]) + "  (kept)" * each.kept, flush=True)
                 except ArtefactError as error:
                     print(f"failed: {error}", file=sys.stderr, flush=True)
             if running:
@@ -147,13 +178,6 @@ def measure(rows: Sequence[Row], root: Path, jobs: int, niceness: int) -> dict[R
             each.job.stop()  # it checkpoints, and goes on next time
         raise
     return found
-
-
-def line(row: Row, summary: dict, kept: bool) -> str:
-    return (
-        f"{row.name:56} exploitability {summary['exploitability']:.4f}  {summary['decisions']:>10,} decisions  "
-        f"{summary['seconds'] / 60:6.1f} min{'  (kept)' if kept else ''}"
-    )
 
 
 def table(found: dict[Row, dict]) -> str:
@@ -175,8 +199,9 @@ def table(found: dict[Row, dict]) -> str:
     return "\n".join(lines)
 
 
-def command_line() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def command_line(about: str | None = __doc__) -> argparse.ArgumentParser:
+    """What this command takes, and scripts/tightness.py."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", nargs="+", default=list(GAMES), choices=GAMES, metavar="GAME", help=", ".join(GAMES))
     parser.add_argument(
         "--algorithms", nargs="+", default=list(ALGORITHMS), help="files of configs/benchmark, without .yaml"
@@ -189,9 +214,8 @@ def command_line() -> argparse.ArgumentParser:
     return parser
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    parser = command_line()
-    given = parser.parse_args(args)
+def rows_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Row]:
+    """What was asked for; ends the program where it is wrong, before anything runs."""
     if given.jobs < 1:
         parser.error(f"--jobs {given.jobs}: needs at least 1")
     if any(millions <= 0 for millions in given.decisions):
@@ -205,10 +229,16 @@ def main(args: Sequence[str] | None = None) -> None:
     ]
     try:
         for row in rows:
-            row.arguments()  # what is missing is said before anything runs
+            row.arguments()
     except ConfigError as error:
         parser.error(str(error))
-    found = measure(rows, given.folder.absolute(), given.jobs, given.nice)
+    return rows
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = command_line()
+    given = parser.parse_args(args)
+    found = measure(rows_of(parser, given), given.folder.absolute(), given.jobs, given.nice)
     if found:
         print(table(found))
         replace_file(given.folder / "table.md", (table(found) + "\n").encode())
