@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.exact.phantom import ADD, PER_ROW, estimate_records
+from envs.exact.phantom import ADD, PER_ROW
+from envs.exact.records import estimate_records
 from envs.expansion import ENOUGH, GameTooLargeError, count_histories, estimate_histories
 from envs.game import CHANCE, TERMINAL, Game
 from envs.structure import DealtThenPublic, PhantomBoard

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,11 @@ def test_every_row_has_its_config():
     assert "--trainer.max_epochs=4883" in arguments and "--seed_everything=7" in arguments
     (limits,) = json.loads(Row("ppo", "dark_hex_3x3_abrupt", 3, 0).arguments()[-1])
     assert limits["class_path"] == "Exact"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(path.relative_to(CONFIGS) for path in CONFIGS.glob("**/*.yaml")), ids=str)
+def test_every_config_is_one_that_fit_takes(name, command):
+    over = [] if name.parent == Path(".") else ["--config", CONFIGS / f"{name.parent}.yaml"]
+    code, said, error = command("fit", *over, "--config", CONFIGS / name, "--print_config")
+    assert code == 0 and "class_path" in said, error
