@@ -99,6 +99,8 @@ class Validations(L.Callback):
         source = LastCheckpoint.of(trainer)
         if source is not None and _kept_by_metric(trainer):
             source.save(trainer, MEASURED)
+            if trainer.strategy.checkpoint_io.failures:  # a full disk, say: then the file is not this run's state
+                return
         self._began = time.monotonic()
         self._running = Measurement(data.evaluation, pl_module.export_policy(), int(pl_module.decisions))
 
