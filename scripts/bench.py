@@ -648,13 +648,13 @@ def bench_beside(table: Table, threads: int) -> None:
         )  # fmt: skip
         return lambda: (model.learn(decisions), decisions)[1]
 
-    what = "leduc, random legal actions"
-    table.add(f"{what}, 1024 games", rate(random_ours), "decisions/s")
-    table.add(f"{what}, 1 game", rate(random_theirs, 3), "decisions/s", "PettingZoo", f"{what}, 1024 games")
-    what = "leduc, MaskablePPO, 2x64, rollouts of 8,192 decisions"
-    table.add(f"{what}, 1024 games", rate(learning(ours, 8, 3 * 8192), 2), "decisions/s")
+    cpu, what = time.process_time, "leduc, random legal actions, by CPU second"
+    table.add(f"{what}, 1024 games", rate(random_ours, clock=cpu), "decisions/s")
+    table.add(f"{what}, 1 game", rate(random_theirs, 3, cpu), "decisions/s", "PettingZoo", f"{what}, 1024 games")
+    what = "leduc, MaskablePPO, 2x64, rollouts of 8,192, by CPU second"
+    table.add(f"{what}, 1024 games", rate(learning(ours, 8, 3 * 8192), 2, cpu), "decisions/s")
     own = learning(ActionMasker(theirs, masks), 8192, 8192)
-    table.add(f"{what}, 1 game", rate(own, 1), "decisions/s", "PettingZoo", f"{what}, 1024 games")
+    table.add(f"{what}, 1 game", rate(own, 1, cpu), "decisions/s", "PettingZoo", f"{what}, 1024 games")
 
 
 def main() -> None:

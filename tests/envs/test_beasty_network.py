@@ -89,6 +89,10 @@ SMALL = (
     json.dumps([{"class_path": "Matches", "init_args": {"opponents": TEN, "games": 20}}]),
 )  # fmt: skip
 NARROW = tuple(f"--model.network.encoder.{name}={size}" for name, size in (("width", 16), ("heads", 2), ("layers", 1)))
+QUIET = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning",
+    "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning",
+)  # fmt: skip
 RUNS = {
     "beasty_ppo": (),
     "beasty_rnad": (),
@@ -99,9 +103,7 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+@QUIET
 @pytest.mark.parametrize("name", RUNS)
 def test_a_config_runs_and_is_judged_against_the_ten(command, name):
     code, out, err = command("fit", "--config", name.split(",")[0], *SMALL, *RUNS[name])
@@ -114,7 +116,7 @@ def half(pool):
     return np.full(len(pool.names), 0.5 / len(pool.names))
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@QUIET
 @pytest.mark.parametrize(
     "wrong, said",
     [
@@ -132,7 +134,7 @@ def test_bad_input_is_refused_by_name(command, wrong, said):
     assert code == 2 and said in err.splitlines()[-1]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
+@QUIET
 def test_a_checkpoint_of_the_other_observation_is_refused(command, tmp_path):
     """To go on from, to be judged, and as an opponent."""
     code, _, err = command("fit", "--config", "beasty_ppo", *SMALL, "--trainer.default_root_dir", tmp_path / "a")
