@@ -167,7 +167,7 @@ class Stopwatch(L.Callback):
         """From here on it counts."""
         self._spent, self._stack = dict.fromkeys(PARTS, 0.0), [REST]
         self._stamp, self._cpu = self.now(), time.process_time()
-        self._wall, self._begun_at = time.perf_counter(), trainer.current_epoch
+        self._wall, self._begun_at = time.perf_counter(), trainer.fit_loop.epoch_progress.current.processed
         self._decisions = int(pl_module.decisions)
 
     def _close(self, pl_module: L.LightningModule) -> None:
