@@ -11,7 +11,7 @@ from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary, thin
 from datamodules.self_play import SelfPlayDataModule
-from lit_rl.evaluation import Exact
+from lit_rl.evaluation import Exact, Matches
 from lit_rl.ppo import PPO
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 
@@ -74,3 +74,19 @@ def test_a_policy_is_written_down_without_a_tree(short_trainer, tmp_path):
     assert job.tree is None and len(rows) == len({(row["player"], row["obs"]) for row in rows}) == 1024
     names = [name for name in rows[0] if name not in ("player", "obs")]
     assert all(sum(float(row[name]) for name in names) == pytest.approx(1, abs=1e-4) for row in rows)
+
+
+def test_matches_are_drawn_where_a_run_and_its_checkpoints_lie(make_fit, tmp_path, capsys):
+    trainer, model, data = make_fit(
+        data={"evaluation": [Matches(["random"], games=50, play=["sampled", "greedy"])]},
+        callbacks=[RunSummary(), LastCheckpoint()], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
+        logger=CSVLogger(tmp_path, name=""),
+    )  # fmt: skip
+    trainer.fit(model, data)
+    run = tmp_path / "version_0"
+    assert (run / "matches.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["greedy"]["against"]["random"]["games"] == summary["against"]["random"]["games"] == 50
+    (metrics,) = trainer.validate(model, data, ckpt_path=str(run / "checkpoints" / "last.ckpt"), verbose=False)
+    assert metrics["eval/greedy/win_rate/random"] == pytest.approx(summary["greedy"]["win_rate"])
+    assert (run / "matches_last.png").exists() and str(run / "matches_last.png") in capsys.readouterr().out
