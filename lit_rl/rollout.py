@@ -226,9 +226,8 @@ def collect(
         FloatingPointError: the policy's output cannot be sampled from.
     """
     shapes = bonus_coef != 0 or team_share != 0
-    actor = _Actor(
-        env, policy, collecting, opponents, keep_logits, previous, _sums_to_zero(env, bonus_coef, team_share)
-    )
+    sums_to_zero = _sums_to_zero(env, bonus_coef, team_share)
+    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero)
     carry = collecting.cut_games == "carry" and previous is not None
     unfinished = previous.unfinished() if carry else None
     carried = int(unfinished.sum(0).max()) if carry else 0
