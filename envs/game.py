@@ -117,6 +117,14 @@ def parts(game: Interface, obs: Array) -> dict[str, Array]:
     return {name: obs[..., part.start : part.stop].reshape(ahead + part.shape) for name, part in game.obs_parts.items()}
 
 
+def action_names(game: Interface, state: np.record, action: int) -> tuple[str, ...]:
+    """What players call an action that is legal in `state`; its number where it has no name."""
+    names_of = getattr(game, "names_of", None)  # an `Interface` has none
+    if names_of is not None:
+        return names_of(state, action)
+    return (game.action_names[action] if game.action_names else str(action),)
+
+
 def load_game(path: str) -> Game:
     """Import the module `path` and return its `GAME`, so that an import path is the whole registry.
 

@@ -6,6 +6,7 @@ first job is the headline. Letters: N rows, A actions, R infostates, G games.
 """
 
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
+from lit_rl.league.ratings import expected_score
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -227,6 +229,55 @@ class Matches(Evaluation):
 
     def yardsticks(self) -> dict[str, float]:
         return {"even": 0.5 if self.metric == "win_rate" else 0.0}
+
+
+class Ladder(Matches):
+    """Matches against rungs whose Elo ratings are known, and the rating of the policy, eval/elo, that explains them.
+
+    The rating R at which as much was scored as expected: sum over the rungs of games (score - E(R, rung)) = 0, with
+    E = 1 / (1 + 10^((rung - R) / 400)) and one more game drawn against each rung, so that R is finite. Elo's model is a
+    coarse one: a policy may beat a rung and lose to a lower one.
+
+    Args:
+        opponents: as of `Matches`.
+        ratings: of each opponent, in points of Elo.
+        games: against each.
+    """
+
+    def __init__(self, opponents: Sequence[str | dict[str, Any]], ratings: Sequence[float], games: PositiveInt = 1000):
+        super().__init__(opponents, games, "win_rate")
+        if len(ratings) != len(self.opponents) or not all(math.isfinite(rating) for rating in ratings):
+            raise ConfigError(f"evaluation: ratings={list(ratings)}: Ladder needs a finite one for each opponent")
+        self.ratings = [float(rating) for rating in ratings]
+        self.headline, self.short, self.label = "eval/elo", "Elo", "Elo over the ladder"
+
+    def metrics(self, game: Interface) -> set[str]:
+        return super().metrics(game) | {"eval/elo"}
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        metrics = super().__call__(policy)
+        scores = [(match.win_rate, float(match.games.sum())) for match in self.matches.values()]
+        return metrics | {"eval/elo": elo_of(scores, self.ratings)}
+
+    def lines(self, metrics: Mapping[str, float]) -> list[str]:
+        return [*super().lines(metrics), f"Elo {metrics['eval/elo']:.0f} where the rungs have {self.ratings}"]
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        return super().summary(metrics) | {"elo": metrics["eval/elo"]}
+
+    def yardsticks(self) -> dict[str, float]:
+        return {name_of(spec): rating for spec, rating in zip(self.opponents, self.ratings)}
+
+
+def elo_of(scores: Sequence[tuple[float, float]], ratings: Sequence[float]) -> float:
+    """The Elo rating that explains (share won, games) against opponents of these ratings, see `Ladder`."""
+    low, high = min(ratings) - 4000.0, max(ratings) + 4000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = [expected_score(middle, rating) for rating in ratings]
+        left = sum(share * games + 0.5 - (games + 1) * e for (share, games), e in zip(scores, expected))
+        low, high = (middle, high) if left > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def open_evaluation(

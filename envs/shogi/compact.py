@@ -129,10 +129,11 @@ def redact(state, player):
     state.ply = QUARTER * min(state.ply // QUARTER, 255)
 
 
-def names_of(state: np.record, action: int) -> tuple[str, str]:
-    """What players call a legal action: as in USI, and as in Japan."""
+def names_of(state: np.record, action: int) -> tuple[str, str, str]:
+    """What players call a legal action: as in USI, and as in Japan, with the player's sign and without."""
     move = int(move_of(state, action))
-    return usi_of(move), japanese_of(state, move)
+    japanese = japanese_of(state, move)
+    return usi_of(move), japanese, japanese[1:]
 
 
 GAME = Game(

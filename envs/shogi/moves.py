@@ -28,6 +28,7 @@ from envs.shogi.pieces import (
     SQUARES,
     STEP_BITS,
     UNPROMOTED,
+    VALUES,
     WAYS,
 )
 
@@ -262,6 +263,19 @@ def generate(state, out):
         n, pawns, free = _board_moves(state, me, checkers, checker, pins, out, n)
         n = _drops(state, me, pawns, free, out, n)
     return n, checkers
+
+
+@njit
+def gain_of(state, move):
+    """Pawns' worth that a move brings: what it takes from the other and puts into the hand, and by promotion."""
+    to, source = move % SOURCE, (move // SOURCE) % SOURCE
+    taken, gain = abs(np.int64(state.board[to])), 0
+    if taken != 0:
+        gain = VALUES[taken] + VALUES[UNPROMOTED[taken]]
+    if move >= PROMOTES:
+        kind = abs(np.int64(state.board[source]))
+        gain += VALUES[PROMOTED[kind]] - VALUES[kind]
+    return gain
 
 
 @njit

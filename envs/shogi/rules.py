@@ -15,7 +15,7 @@ import numpy as np
 
 from envs.game import TERMINAL
 from envs.jit import njit
-from envs.shogi.moves import PROMOTES, ROOM, SOURCE, generate, make
+from envs.shogi.moves import PROMOTES, ROOM, SOURCE, gain_of, generate, make
 from envs.shogi.pieces import (
     BISHOP,
     BOARD_KEYS,
@@ -32,7 +32,6 @@ from envs.shogi.pieces import (
     START,
     TURN_KEY,
     UNPROMOTED,
-    VALUES,
 )
 
 MAX_PLIES = 1024
@@ -120,7 +119,7 @@ def play(state, move):
 @njit
 def _account(state, me, move):
     """What a move does to the key of the position, and what it gains."""
-    to, source, gain = move % SOURCE, (move // SOURCE) % SOURCE, 0
+    to, source = move % SOURCE, (move // SOURCE) % SOURCE
     key, sign = state.key ^ TURN_KEY, 1 - 2 * me
     if source >= SQUARES:
         held = source - SQUARES
@@ -133,12 +132,10 @@ def _account(state, me, move):
             held = UNPROMOTED[abs(taken)] - 1
             key ^= BOARD_KEYS[taken + KINDS - 1, to]
             key ^= HAND_KEYS[me, held, state.hand[me, held]] ^ HAND_KEYS[me, held, state.hand[me, held] + 1]
-            gain = VALUES[abs(taken)] + VALUES[held + 1]
         if move >= PROMOTES:
-            gain += VALUES[PROMOTED[abs(piece)]] - VALUES[abs(piece)]
             piece = np.int64(sign * PROMOTED[abs(piece)])
         key ^= BOARD_KEYS[piece + KINDS - 1, to]
-    state.key, state.gain = key, gain
+    state.key, state.gain = key, gain_of(state, move)
 
 
 @njit
