@@ -122,9 +122,8 @@ def show(game: Game, chosen: dict) -> None:
             what = "an opponent's move"
             if "logits" in move:
                 probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
-                policy = ", ".join(
-                    f"{action_names(game, position.state, a)[0]} {p:.3f}" for a, p in zip(move["legal"], probs)
-                )
+                names = [action_names(game, position.state, a)[0] for a in move["legal"]]
+                policy = ", ".join(f"{name} {p:.3f}" for name, p in zip(names, probs))
                 what = f"{policy}; value {move['value']:+.3f}"
             name = action_names(game, position.state, action)[0]
             print(f"player {move['player']}: {name}   ({what})")

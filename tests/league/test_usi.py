@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -78,17 +79,13 @@ def test_what_it_cannot_read_is_one_line(greedy, position, words):
     assert greedy("position startpos", "go")[-1] != "bestmove resign"
 
 
-def small(game):
-    return MLP(game, hidden=(8,))
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A player file of each interface."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("usi")
     for name, game in (("ours", "envs.shogi"), ("documents", "envs.shogi.documents"), ("kuhn", "envs.kuhn_poker")):
-        save_policy(PPO(game, network=small), folder / f"{name}.pt")
+        save_policy(PPO(game, network=partial(MLP, hidden=[8])), folder / f"{name}.pt")
     return folder
 
 
@@ -144,7 +141,10 @@ def test_with_the_client_of_cshogi(tmp_path):
         engine.position(sfen="sfen 8k/9/6G1G/9/9/9/9/9/8K b - 1")
         assert engine.go(byoyomi=1000)[0]
     finally:
+        pipes = engine.proc.stdin, engine.proc.stdout, engine.proc.stderr
         engine.quit()
+        for pipe in pipes:
+            pipe.close()
 
 
 @pytest.mark.parametrize("game", ["envs.shogi", "envs.shogi.documents"])
