@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import small_mlp
 
-from lit_rl.evaluation import Exact, Matches, exact_metrics, open_evaluation, table_step
+from lit_rl.evaluation import Exact, Ladder, Matches, elo_of, exact_metrics, open_evaluation, table_step
 from lit_rl.league.match import games_of
 from lit_rl.networks import MLP
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
@@ -122,3 +122,23 @@ def test_opponents_that_cannot_be_told_apart(kuhn):
         )
     with pytest.raises(ConfigError, match="Matches is listed twice"):
         open_evaluation([Matches(["random"]), Matches(["random"])], kuhn, 0, games_of(kuhn), needed=True)
+
+
+def test_elo_over_a_ladder():
+    """Against one rung Elo's formula turned round, half a game apart; among equals their rating; a point for a win."""
+    assert elo_of([(0.75, 1e9)], [100.0]) == pytest.approx(100 + 400 * np.log10(3), abs=1e-3)
+    assert elo_of([(0.5, 10), (0.5, 10)], [300.0, 300.0]) == pytest.approx(300)
+    assert elo_of([(0.9, 200), (0.5, 200), (0.1, 200)], [0.0, 400.0, 800.0]) == pytest.approx(400)
+    finite = elo_of([(1.0, 200), (1.0, 200)], [0.0, 600.0])
+    assert elo_of([(1.0, 200), (0.99, 200)], [0.0, 600.0]) < finite < 4600
+
+
+def test_a_ladder_measures(kuhn):
+    job = Ladder(["random"], [50.0], games=2000)
+    job.open(kuhn, 3, games_of(kuhn))
+    metrics = job(Always([0.0, 0.0]))
+    assert metrics.keys() == job.metrics(kuhn) and metrics["eval/elo"] == pytest.approx(50, abs=60)
+    assert job.summary(metrics)["elo"] == metrics["eval/elo"] and job.yardsticks() == {"random": 50.0}
+    for ratings in ([], [1.0, 2.0], [float("nan")]):
+        with pytest.raises(ConfigError, match="Ladder needs a finite one for each opponent"):
+            Ladder(["random"], ratings)
