@@ -254,5 +254,5 @@ def test_a_bonus_that_does_not_sum_to_zero_is_caught(pairs):
     def bonus(state, out):
         out[0] = 1.0
 
-    with pytest.raises(ContractError, match="breaks 'bonus'.*bonus_zero_sum is claimed"):
+    with pytest.raises(ContractError, match=r"breaks 'bonus'.*bonus_zero_sum is claimed"):
         check_game(dataclasses.replace(pairs, bonus=bonus, bonus_zero_sum=True), 5)

@@ -65,16 +65,13 @@ DOCUMENTED = [  # of a shogi system, p = min(step, total) / total of the way: sc
     (Exponential(1, 0.995**400), lambda step, p: 0.995 ** min(step, 400)),
     (Step(1, 0.5, every=150), lambda step, p: 0.5 ** (min(step, 400) // 150)),
     (Constant(1), lambda step, p: 1.0),
-    (
-        WarmUp(100, Linear(1, 0.1)),
-        lambda step, p: (step + 1) / 101 if step < 100 else 1 - 0.9 * min(step - 100, 300) / 300,
-    ),
+    (WarmUp(100, Linear(1, 0.1)), lambda step, p: min((step + 1) / 101, 1 - 0.9 * max(min(step, 400) - 100, 0) / 300)),
 ]
 
 
 @pytest.mark.parametrize("schedule, formula", DOCUMENTED, ids=lambda each: type(each).__name__)
 def test_documented_formulas(schedule, formula):
-    """Their total counts steps, ours values: the one of step `total` is the last. Past it theirs goes on, ours holds."""
+    """Their total counts steps, ours values: that of step `total` is the last. Past it theirs go on, ours hold."""
     total = 400
     for step in (0, 1, 99, 100, 149, 150, 200, 399, 400, 1000):
         assert schedule(step, total + 1) == pytest.approx(formula(step, min(step, total) / total))
