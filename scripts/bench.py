@@ -539,7 +539,7 @@ def bench_meta_regret(table: Table, threads: int) -> None:
 
 
 def bench_shogi(table: Table, threads: int) -> None:
-    """Rules by perft, random plies with obs and mask, and a tower of 2 x 32: CPU time of one thread, best of several."""
+    """Perft, random plies with obs and mask, and a tower of 2 x 32: CPU time of one thread, best of several."""
     import torch
 
     from envs.shogi import GAME, documents
@@ -575,7 +575,7 @@ def bench_shogi(table: Table, threads: int) -> None:
         tensors = [x for x in stored.state_dict().values() if isinstance(x, torch.Tensor) and x.shape[:2] == (8, 128)]
         size = sum(x.nbytes for x in tensors if x is not stored.outcomes) / (8 * 128)
         table.add(f"{game.name}: memory of a stored decision", size, "bytes")
-        decisions = best(lambda n=network, e=small: collect(e, n, 8, collecting=how).num_decisions, 3)
+        decisions = best(lambda n=network, e=small, h=how: collect(e, n, 8, collecting=h).num_decisions, 3)
         table.add(f"{game.name}: rollout with a tower of 2 x 32", decisions / 1e3, "k decisions/s")
 
 
