@@ -12,9 +12,9 @@ rook, and how many they hold; how often the position stood there before; whether
 
 import numpy as np
 
+import envs.shogi.rules as rules
 from envs.game import Game, Part
 from envs.jit import njit
-from envs.shogi import rules
 from envs.shogi.moves import PROMOTES, SOURCE
 from envs.shogi.notation import japanese_of, render, usi_of
 from envs.shogi.pieces import HAND, JUMPS, LINE, OFFSET, REACH, SQUARES

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from envs.shogi import rules
+import envs.shogi.rules as rules
 from envs.shogi.moves import PROMOTES, SOURCE, attacked
 from envs.shogi.pieces import COLUMN, FIRST_ROW, HAND, HELD, KING, PAWN, PROMOTED, ROW, SQUARES, UNPROMOTED
 

@@ -164,8 +164,8 @@ def open_engine(text: str, game: str | None, say: Callable[[str], None]) -> Engi
     return Engine(rules_of, load_player(spec, rules_of), name_of(spec), say)
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line; exit codes as those of `litrl fit`."""
+def command_line() -> argparse.ArgumentParser:
+    """What `litrl usi` takes."""
     parser = argparse.ArgumentParser(
         "litrl usi", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -173,7 +173,12 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--game", help="import path of its interface; files name their own, else envs.shogi")
     parser.add_argument("--code", type=Path, help="the folder of your own games and players, if not the current one")
     parser.add_argument("--allow", nargs="+", default=[], metavar="PACKAGE", help="files may name code from there too")
-    parsed = parser.parse_args(args)
+    return parser
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; exit codes as those of `litrl fit`."""
+    parsed = command_line().parse_args(args)
     try:
         import_from(parsed.code)
         trust([*parsed.allow, *filter(None, [parsed.game])])
