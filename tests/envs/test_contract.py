@@ -249,10 +249,10 @@ def test_names_of_a_position_are_checked(any_game):
         check_game(dataclasses.replace(any_game, names_of=one_name), 20)
 
 
-def test_a_bonus_that_does_not_sum_to_zero_is_caught(pairs):
+def test_a_bonus_that_does_not_sum_to_zero_is_caught():
     @njit
     def bonus(state, out):
         out[0] = 1.0
 
     with pytest.raises(ContractError, match=r"breaks 'bonus'.*bonus_zero_sum is claimed"):
-        check_game(dataclasses.replace(pairs, bonus=bonus, bonus_zero_sum=True), 5)
+        check_game(dataclasses.replace(load_game("envs.tic_tac_toe"), bonus=bonus, bonus_zero_sum=True), 5)
