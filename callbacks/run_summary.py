@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning as L
 import torch
 
+from envs.exact.evaluation import all_rows
 from lit_rl.evaluation import Evaluation, Exact
 from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
@@ -35,6 +36,7 @@ class RunSummary(L.Callback):
         self._began, self._seconds_before = 0.0, 0.0
         self._log_dir: str | None = None
         self._curve: list[list[float]] = []  # [decisions, headline] of validations
+        self._measured_at = 0.0  # decisions, of the running validation
 
     def state_dict(self) -> dict:
         return {"curve": self._curve, "seconds": self._seconds()}
@@ -52,10 +54,15 @@ class RunSummary(L.Callback):
         log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
         self._log_dir = log_dir if trainer.loggers else None  # without a logger it is where run folders would lie
 
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
+        """Remember where the point lies: what was done beside training is of an earlier policy."""
+        decisions = getattr(batch, "decisions", None)
+        self._measured_at = float(pl_module.decisions if decisions is None else decisions)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         jobs = trainer.datamodule.evaluation
         if trainer.state.fn == "fit" and jobs and jobs[0].headline in trainer.callback_metrics:
-            self._curve.append([float(pl_module.decisions), float(trainer.callback_metrics[jobs[0].headline])])
+            self._curve.append([self._measured_at, float(trainer.callback_metrics[jobs[0].headline])])
             thin(self._curve, CURVE_POINTS)
         elif trainer.state.fn != "fit" and trainer.is_global_zero:
             self._measure(trainer, pl_module)
@@ -67,19 +74,20 @@ class RunSummary(L.Callback):
         if not trainer.is_global_zero:
             return
         job: Exact = batch
-        tree = job.tree
-        names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
+        evaluator, game = job.evaluator, job.evaluator.game
+        names = game.action_names or [str(a) for a in range(game.num_actions)]
         path = _judged_folder(trainer) / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["player", "obs", *names])
-        for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
+        rows = ((player, obs) for some, _, players in all_rows(evaluator) for player, obs in zip(players, some))
+        for (player, obs), probs in zip(rows, outputs.tolist(), strict=True):
             writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         if _is_untrained(trainer, pl_module):
             print(UNTRAINED)
-        print(f"policy of {tree.num_rows} infostates: {path}")
+        print(f"policy of {evaluator.num_rows} infostates: {path}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:

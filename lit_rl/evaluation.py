@@ -7,6 +7,8 @@ first job is the headline. Letters: N rows, A actions, R infostates, G games.
 
 import difflib
 import math
+import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +23,8 @@ from torch import Tensor, nn
 
 from envs.env import RulesError
 from envs.exact import ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
-from envs.exact.evaluation import CHUNK
+from envs.exact.evaluation import CHUNK, all_rows
+from envs.exact.evaluation import Evaluation as ExactEvaluation
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
@@ -35,6 +38,8 @@ EVALUATION_STREAM = 13
 SAMPLED, GREEDY = "sampled", "greedy"
 MEASURES: dict[str, Callable[[Match], float]] = {"win_rate": Match.win_rate.fget, "return": Match.mean_return.fget}
 SOLVED = 100_000  # histories: CFR+ solves no larger games here, which would take longer than seconds
+SLOW = 100_000  # infostates: asking a network of so many takes about a second
+LONGEST_TABLE = 1_000_000  # infostates of a policy that is written down: policy.csv, a best response as a player
 
 
 class Evaluation:
@@ -44,10 +49,16 @@ class Evaluation:
         headline: the metric that says most, as it is logged.
         label: the same in words, with its unit; `short` in one word.
         logarithmic: how the learning curve shows it.
+        slow: one call takes seconds: in a fit it is done beside training, see `callbacks.validations`.
+        seconds: of the last call, by what took them.
+        decisions: made when the policy was as it was measured; None: it is the policy as it is now.
     """
 
     headline = label = short = ""
     logarithmic = False
+    slow = False
+    seconds: Mapping[str, float] = {}
+    decisions: int | None = None
 
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         """Prepare for this game, before the first call; `seed` is of all randomness in here, `make_env` makes envs.
@@ -96,6 +107,7 @@ class Exact(Evaluation):
     Attributes:
         evaluator: evaluates this game, once opened.
         tree: the same, where it is a tree; else None.
+        seconds: of the last call: `forward`, the policy's own, and `sums`.
     """
 
     headline, label, short = "eval/nash_conv", "NashConv (reward units per game)", "NashConv"
@@ -108,10 +120,16 @@ class Exact(Evaluation):
         self.max_nodes, self.max_seconds, self.max_bytes = int(max_nodes), float(max_seconds), int(max_bytes)
         self.evaluator: ExactEvaluator | None = None
         self.tree: GameTree | None = None
+        self._uniform: ExactEvaluation | None = None
+
+    @property
+    def slow(self) -> bool:
+        return self.evaluator is not None and self.evaluator.num_rows >= SLOW
 
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         if self.evaluator is not None:
             return
+        self._one_at_a_time = threading.Lock()  # evaluators keep what they work on
         if not isinstance(game, Game):
             raise ConfigError(f"data.evaluation: {game.name} has no rules here to be enumerated; use Matches")
         try:
@@ -132,10 +150,26 @@ class Exact(Evaluation):
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
-        return exact_metrics(policy, self.evaluator)
+        with self._one_at_a_time:
+            ask, began = _Timed(probabilities(policy)), time.perf_counter()
+            metrics = exact_metrics(ask, self.evaluator)
+            self.seconds = {"forward": ask.seconds, "sums": time.perf_counter() - began - ask.seconds}
+        return metrics
+
+    def best_actions(self, policy: nn.Module) -> np.ndarray:
+        """[R] int16: see `envs.exact.evaluation.ExactEvaluator.best_actions`."""
+        with self._one_at_a_time:
+            return self.evaluator.best_actions(probabilities(policy))
+
+    def uniform(self) -> ExactEvaluation:
+        """What the uniform policy is worth; evaluated once."""
+        if self._uniform is None:
+            with self._one_at_a_time:
+                self._uniform = self.evaluator.evaluate(uniform_policy)
+        return self._uniform
 
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
-        uniform = self.evaluator.evaluate(uniform_policy)
+        uniform = self.uniform()
         return [
             f"NashConv        {metrics['eval/nash_conv']:.6f}   (uniform policy {uniform.nash_conv:.6f})",
             f"exploitability  {metrics['eval/exploitability']:.6f}   (uniform policy {uniform.exploitability:.6f})",
@@ -147,7 +181,7 @@ class Exact(Evaluation):
 
     def yardsticks(self) -> dict[str, float]:
         """The uniform policy, and CFR+ after 1,000 iterations for two players whose tree is small."""
-        tree, found = self.tree, {"uniform policy": self.evaluator.evaluate(uniform_policy).nash_conv}
+        tree, found = self.tree, {"uniform policy": self.uniform().nash_conv}
         perfect_recall = tree is not None and tree.num_infosets == tree.num_rows
         if perfect_recall and tree.num_nodes <= SOLVED and tree.game.zero_sum and tree.game.num_players == 2:
             found["CFR+ (tabular)"] = tree.evaluate(tree.cfr_plus(1000)).nash_conv
@@ -404,22 +438,29 @@ def check_monitors(trainer: L.Trainer, jobs: Sequence[Evaluation], game: Interfa
 
 
 def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) -> None:
-    """An algorithm's `validation_step` and `test_step`."""
-    module.log_dict(job(module.export_policy()), batch_size=1)
+    """An algorithm's `validation_step` and `test_step`: log what is measured, and perf/evaluation_<what>_seconds."""
+    metrics = job(module.export_policy())
+    seconds = {f"perf/evaluation_{what}_seconds": value for what, value in job.seconds.items()}
+    module.log_dict(metrics | seconds, batch_size=1)
 
 
 def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
     """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate.
 
     Raises:
-        ConfigError: the game is too large to have a table.
+        ConfigError: the game has too many of them.
     """
-    if job.tree is None:
+    check_table(job.evaluator, "predict")
+    return torch.from_numpy(policy_table(module.export_policy(), job.evaluator))
+
+
+def check_table(evaluator: ExactEvaluator, what: str) -> None:
+    """Raise ConfigError where a policy of so many infostates is not written down; `what` would do so."""
+    if evaluator.num_rows > LONGEST_TABLE:
         raise ConfigError(
-            f"predict: {job.evaluator.game.name} has more than max_nodes={job.max_nodes} histories; raise max_nodes of "
-            "Exact"
+            f"{what}: {evaluator.game.name} has {evaluator.num_rows:,} infostates, and a table has {LONGEST_TABLE:,} "
+            "at most; evaluate the policy instead (litrl validate), or train an exploiter"
         )
-    return torch.from_numpy(policy_table(module.export_policy(), job.tree))
 
 
 def uniform_policy(obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
@@ -443,20 +484,35 @@ def probabilities(policy: nn.Module) -> Callable[[np.ndarray, np.ndarray], np.nd
     return ask
 
 
-def policy_table(policy: nn.Module, tree: GameTree, chunk: int = CHUNK) -> np.ndarray:
-    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+class _Timed:
+    """A policy as a function, and the seconds that its answers have taken."""
+
+    def __init__(self, ask: Callable[[np.ndarray, np.ndarray], np.ndarray]):
+        self.ask, self.seconds = ask, 0.0
+
+    def __call__(self, obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
+        began = time.perf_counter()
+        found = self.ask(obs, legal)
+        self.seconds += time.perf_counter() - began
+        return found
+
+
+def policy_table(policy: nn.Module, evaluator: ExactEvaluator, chunk: int = CHUNK) -> np.ndarray:
+    """Action probabilities [R, A] float64 of `policy` at every row of `evaluator`, in full precision."""
     ask = probabilities(policy)
-    starts = range(0, tree.num_rows, chunk)
-    return np.concatenate([ask(tree.obs[s : s + chunk], tree.legal[s : s + chunk]) for s in starts])
+    return np.concatenate([ask(obs, legal) for obs, legal, _ in all_rows(evaluator, chunk)])
 
 
-def exact_metrics(policy: nn.Module, evaluator: ExactEvaluator) -> dict[str, float]:
+def exact_metrics(
+    policy: nn.Module | Callable[[np.ndarray, np.ndarray], np.ndarray], evaluator: ExactEvaluator
+) -> dict[str, float]:
     """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units.
 
     Raises:
         FloatingPointError: a NashConv that no policy of this game can have.
     """
-    evaluation, game = evaluator.evaluate(probabilities(policy)), evaluator.game
+    ask = probabilities(policy) if isinstance(policy, nn.Module) else policy
+    evaluation, game = evaluator.evaluate(ask), evaluator.game
     most = 2 * game.num_players * game.max_return  # each gains at most from -max_return to max_return
     if not -1e-9 * most <= evaluation.nash_conv <= most:
         raise FloatingPointError(

@@ -64,6 +64,8 @@ class RNaD(L.LightningModule):
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
         ema_decay: as in PPO; in the form neurd it is the target network, too, and a long memory holds all back.
+        normalize_advantages: as in PPO (form kl).
+        value_clip: as in PPO.
     """
 
     validation_step = test_step = evaluation_step
@@ -90,10 +92,14 @@ class RNaD(L.LightningModule):
         neurd_threshold: PositiveFloat = 2.0,
         neurd_clip: PositiveFloat = 10_000.0,
         ema_decay: ClosedUnitInterval | None = None,
+        normalize_advantages: bool = False,
+        value_clip: PositiveFloat | None = None,
     ):
         check_ranges(RNaD.__init__, locals())
         if form not in ("kl", "neurd"):
             raise ConfigError(f"form={form!r}: unknown; use one of kl, neurd")
+        if form == "neurd" and normalize_advantages:
+            raise ConfigError("normalize_advantages=true: form neurd acts on plain ones; use form='kl'")
         super().__init__()
         save_plain_hyperparameters(self)
         self.game, self.form = load_interface(game), form
@@ -107,6 +113,7 @@ class RNaD(L.LightningModule):
         if form == "neurd" and self.credit.cut_games == "drop":
             raise ConfigError("cut_games=drop: form neurd follows both players; use carry or bootstrap")
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
+        self.normalize_advantages, self.value_clip = normalize_advantages, value_clip
         self.clip, self.eta, self.neurd_threshold, self.neurd_clip = clip, eta, neurd_threshold, neurd_clip
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
@@ -157,11 +164,12 @@ class RNaD(L.LightningModule):
         counts = torch.zeros(len(batch.obs), device=log_prob.device).index_add_(0, batch.row, batch.state_weight)  # [M]
         reference = self.reference(batch.obs, batch.legal, log_probs.detach(), counts)  # [M, A]
         if self.form == "kl":
-            policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantages, self.clip)  # [N]
+            advantages = losses.normalized(batch.advantages) if self.normalize_advantages else batch.advantages
+            policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip)  # [N]
             policy_loss = policy_loss * batch.action_weight
         else:
             policy_loss = self._neurd(output.logits, log_probs.detach(), reference, batch)  # [N]
-        value_loss = losses.value_loss(value, batch.returns, batch.value, None)  # [N]
+        value_loss = losses.value_loss(value, batch.returns, batch.value, self.value_clip)  # [N]
         entropy = losses.entropy(log_probs)[batch.row]  # [N]
         reference_kl = losses.reference_kl(log_probs, reference)[batch.row]  # [N]
         terms = {

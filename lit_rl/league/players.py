@@ -14,13 +14,15 @@ Letters: B rows of a table, n rows where the player is to move, A actions, D obs
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.exact import GameTree
+from envs.exact import ExactEvaluator
+from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.heuristics import compile_heuristic, load_heuristic
 from lit_rl.league.player_file import load_network
@@ -253,11 +255,20 @@ def player_class(path: str) -> type | None:
     return found
 
 
-def player_table(player: Player, tree: GameTree) -> np.ndarray:
-    """Action probabilities [R, A] float64 of a player at every infostate of `tree`, normalised."""
-    rows = np.arange(len(tree.legal))
-    probs = np.zeros(tree.legal.shape, np.float32)
-    player.begin(rows)
-    player.act(tree, rows, probs)
-    table = probs.astype(np.float64)
+def has_table(player: Player, evaluator: ExactEvaluator) -> bool:
+    """Whether `player_table` is possible: heuristics see states of the game, which not every evaluator can tell."""
+    return isinstance(player, NetworkPlayer) or hasattr(evaluator, "state")
+
+
+def player_table(player: Player, evaluator: ExactEvaluator, chunk: int = CHUNK) -> np.ndarray:
+    """Action probabilities [R, A] float64 of a player at every row of `evaluator`, normalised; see `has_table`."""
+    states, found = getattr(evaluator, "state", None), []
+    for start in range(0, evaluator.num_rows, chunk):
+        obs, legal, mover = evaluator.rows(start, min(start + chunk, evaluator.num_rows))
+        rows, probs = np.arange(len(legal)), np.zeros(legal.shape, np.float32)
+        player.begin(rows)
+        state = None if states is None else states[start : start + chunk]
+        player.act(SimpleNamespace(obs=obs, legal=legal, player=mover, state=state), rows, probs)
+        found.append(probs.astype(np.float64))
+    table = np.concatenate(found)
     return table / table.sum(1, keepdims=True)

@@ -1,5 +1,7 @@
 """Evaluation jobs: exact and by matches; known answers, and a game without a tree judged all the same."""
 
+from types import SimpleNamespace
+
 import constants
 import numpy as np
 import pytest
@@ -8,7 +10,16 @@ from conftest import small_mlp
 
 from envs.game import load_game
 from envs.jit import njit
-from lit_rl.evaluation import Exact, Ladder, Matches, elo_of, exact_metrics, open_evaluation, table_step
+from lit_rl.evaluation import (
+    Exact,
+    Ladder,
+    Matches,
+    elo_of,
+    exact_metrics,
+    open_evaluation,
+    policy_table,
+    table_step,
+)
 from lit_rl.league.match import games_of
 from lit_rl.league.players import NetworkPlayer, player_table
 from lit_rl.networks import MLP
@@ -168,7 +179,16 @@ def test_exact_without_a_tree(leduc, leduc_tree, capsys):
     assert metrics == pytest.approx(expected, abs=1e-9)
     assert job.yardsticks() == {"uniform policy": pytest.approx(constants.LEDUC_UNIFORM_NASH_CONV)}
     assert "uniform policy 4.747222" in job.lines(metrics)[0]
-    with pytest.raises(ConfigError, match="max_nodes=100"):
+    module = SimpleNamespace(export_policy=lambda: policy)
+    table, expected = table_step(module, job, 0).numpy(), policy_table(policy, leduc_tree)
+    assert sorted(map(tuple, table.round(6))) == sorted(map(tuple, expected.round(6)))
+    assert job.seconds["forward"] > 0 and job.seconds["sums"] > 0 and not job.slow
+
+
+def test_a_table_has_an_end(leduc, monkeypatch):
+    monkeypatch.setattr("lit_rl.evaluation.LONGEST_TABLE", 900)
+    (job,) = open_evaluation([Exact()], leduc, 0, games_of(leduc), needed=True)
+    with pytest.raises(ConfigError, match="predict: leduc_poker has 936 infostates, and a table has 900 at most"):
         table_step(None, job, 0)
 
 
