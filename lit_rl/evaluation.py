@@ -6,6 +6,7 @@ first job is the headline. Letters: N rows, A actions, R infostates, G games.
 """
 
 import difflib
+import math
 import threading
 import time
 import warnings
@@ -29,6 +30,7 @@ from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.matrix import draw_win_rates
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
+from lit_rl.league.ratings import expected_score
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -307,6 +309,65 @@ class Matches(Evaluation):
 
     def yardsticks(self) -> dict[str, float]:
         return {"even": 0.5 if self.metric == "win_rate" else 0.0}
+
+
+class Ladder(Matches):
+    """Matches against rungs whose Elo ratings are known, and the rating of the policy, eval/elo, that explains them.
+
+    The rating R at which as much was scored as expected: sum over the rungs of games (score - E(R, rung)) = 0, with
+    E = 1 / (1 + 10^((rung - R) / 400)) and one more game drawn against each rung, so that R is finite. Elo's model is a
+    coarse one: a policy may beat a rung and lose to a lower one.
+
+    Args:
+        opponents: as of `Matches`.
+        ratings: of each opponent, in points of Elo.
+        games, play: as of `Matches`.
+    """
+
+    def __init__(
+        self,
+        opponents: Sequence[str | dict[str, Any]],
+        ratings: Sequence[float],
+        games: PositiveInt = 1000,
+        play: Sequence[str] = (SAMPLED,),
+    ):
+        super().__init__(opponents, games, "win_rate", play)
+        if len(ratings) != len(self.opponents) or not all(math.isfinite(rating) for rating in ratings):
+            raise ConfigError(f"evaluation: ratings={list(ratings)}: Ladder needs a finite one for each opponent")
+        self.ratings = [float(rating) for rating in ratings]
+        self.headline = f"eval/{_under(SAMPLED if SAMPLED in self.play else GREEDY)}elo"
+        self.short, self.label = "Elo", "Elo over the ladder"
+
+    def metrics(self, game: Interface) -> set[str]:
+        return super().metrics(game) | {f"eval/{_under(how)}elo" for how in self.play}
+
+    def __call__(self, policy: nn.Module) -> dict[str, float]:
+        metrics = super().__call__(policy)
+        for how, matches in self.matches.items():
+            scores = [(match.win_rate, float(match.games.sum())) for match in matches.values()]
+            metrics[f"eval/{_under(how)}elo"] = elo_of(scores, self.ratings)
+        return metrics
+
+    def lines(self, metrics: Mapping[str, float]) -> list[str]:
+        found = ", ".join(f"{metrics[f'eval/{_under(how)}elo']:.0f} {how}" for how in self.play)
+        return [*super().lines(metrics), f"Elo {found}; the rungs have {self.ratings}"]
+
+    def summary(self, metrics: Mapping[str, float]) -> dict:
+        return super().summary(metrics) | {"elo": {how: metrics[f"eval/{_under(how)}elo"] for how in self.play}}
+
+    def yardsticks(self) -> dict[str, float]:
+        return {name_of(spec): rating for spec, rating in zip(self.opponents, self.ratings)}
+
+
+def elo_of(scores: Sequence[tuple[float, float]], ratings: Sequence[float]) -> float:
+    """The Elo rating that explains (share won, games) against opponents of these ratings, see `Ladder`."""
+    low, high = min(ratings) - 4000.0, max(ratings) + 4000.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        expected = [expected_score(middle, rating) for rating in ratings]
+        left = sum(share * games + 0.5 - (games + 1) * e for (share, games), e in zip(scores, expected))
+        low, high = (middle, high) if left > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def _under(how: str) -> str:

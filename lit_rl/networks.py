@@ -66,6 +66,7 @@ class MLP(ActorCritic):
 
 
 EncoderFactory = Callable[[Interface], nn.Module]  # (obs [N, *D]) -> [N, width], with the attribute width
+BodyFactory = Callable[[Interface], nn.Module]  # (obs [N, *D]) -> (logits [N, A], value [N])
 
 
 class Encoded(ActorCritic):
@@ -90,6 +91,23 @@ class Encoded(ActorCritic):
     def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
         h = self.encoder(obs)
         return PolicyOutput(mask_logits(self.policy_head(h), legal), self.value_head(h).float().squeeze(-1))
+
+
+class Headed(ActorCritic):
+    """A game's own network with heads of its own, for games whose actions have a shape.
+
+    Args:
+        game: handed on.
+        body: built as `body(game)`: (obs [N, *D]) -> (logits [N, A], value [N]); such as `envs.shogi.network.Tower`.
+    """
+
+    def __init__(self, game: Interface, body: BodyFactory):
+        super().__init__()
+        self.body = body(game)
+
+    def forward(self, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        logits, value = self.body(obs)
+        return PolicyOutput(mask_logits(logits, legal), value.float())
 
 
 class HistoryMLP(nn.Module):

@@ -33,6 +33,7 @@ SECTIONS = (
     "meta_regret",
     "beasty",
     "beside",
+    "shogi",
 )
 
 
@@ -655,6 +656,47 @@ def bench_beside(table: Table, threads: int) -> None:
     table.add(f"{what}, 1024 games", rate(learning(ours, 8, 3 * 8192), 2, cpu), "decisions/s")
     own = learning(ActionMasker(theirs, masks), 8192, 8192)
     table.add(f"{what}, 1 game", rate(own, 1, cpu), "decisions/s", "PettingZoo", f"{what}, 1024 games")
+
+
+def bench_shogi(table: Table, threads: int) -> None:
+    """Perft, random plies with obs and mask, and a tower of 2 x 32: CPU time of one thread, best of several."""
+    import torch
+
+    from envs.shogi import GAME, documents
+    from envs.shogi.moves import perft
+    from envs.shogi.network import Tower
+    from envs.vector_env import VectorEnv
+    from lit_rl.networks import Headed
+    from lit_rl.rollout import Collecting, collect
+
+    def best(work: Callable[[], int], repetitions: int = 5) -> float:
+        work()
+        found = 0.0
+        for _ in range(repetitions):
+            began = time.thread_time()
+            done = work()
+            found = max(found, done / (time.thread_time() - began))
+        return found
+
+    state = GAME.new_state()[0]
+    table.add("shogi: perft of the start to depth 5", best(lambda: perft(state, 5)) / 1e6, "M leaves/s")
+    for game in (GAME, documents.GAME):
+        env = VectorEnv(game, 256, seed=1)
+
+        def plies(env=env) -> int:
+            for _ in range(100):
+                env.step(env.sample_uniform())
+            return 100 * env.num_envs
+
+        table.add(f"{game.name}: random plies with obs and mask", best(plies) / 1e3, "k plies/s")
+        network, small = Headed(game, Tower), VectorEnv(game, 128, seed=1)
+        how = Collecting(cut_games="bootstrap")
+        stored = collect(small, network, 8, collecting=how)
+        tensors = [x for x in stored.state_dict().values() if isinstance(x, torch.Tensor) and x.shape[:2] == (8, 128)]
+        size = sum(x.nbytes for x in tensors if x is not stored.outcomes) / (8 * 128)
+        table.add(f"{game.name}: memory of a stored decision", size, "bytes")
+        decisions = best(lambda n=network, e=small, h=how: collect(e, n, 8, collecting=h).num_decisions, 3)
+        table.add(f"{game.name}: rollout with a tower of 2 x 32", decisions / 1e3, "k decisions/s")
 
 
 def main() -> None:

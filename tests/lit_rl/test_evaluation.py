@@ -10,7 +10,16 @@ from conftest import small_mlp
 
 from envs.game import load_game
 from envs.jit import njit
-from lit_rl.evaluation import Exact, Matches, exact_metrics, open_evaluation, policy_table, table_step
+from lit_rl.evaluation import (
+    Exact,
+    Ladder,
+    Matches,
+    elo_of,
+    exact_metrics,
+    open_evaluation,
+    policy_table,
+    table_step,
+)
 from lit_rl.league.match import games_of
 from lit_rl.league.players import NetworkPlayer, player_table
 from lit_rl.networks import MLP
@@ -208,3 +217,28 @@ def test_opponents_that_cannot_be_told_apart(kuhn):
         )
     with pytest.raises(ConfigError, match="Matches is listed twice"):
         open_evaluation([Matches(["random"]), Matches(["random"])], kuhn, 0, games_of(kuhn), needed=True)
+
+
+def test_elo_over_a_ladder():
+    """Against one rung Elo's formula turned round, half a game apart; among equals their rating; a point for a win."""
+    assert elo_of([(0.75, 1e9)], [100.0]) == pytest.approx(100 + 400 * np.log10(3), abs=1e-3)
+    assert elo_of([(0.5, 10), (0.5, 10)], [300.0, 300.0]) == pytest.approx(300)
+    assert elo_of([(0.9, 200), (0.5, 200), (0.1, 200)], [0.0, 400.0, 800.0]) == pytest.approx(400)
+    finite = elo_of([(1.0, 200), (1.0, 200)], [0.0, 600.0])
+    assert elo_of([(1.0, 200), (0.99, 200)], [0.0, 600.0]) < finite < 4600
+
+
+def test_a_ladder_measures(kuhn):
+    job = Ladder(["random"], [50.0], games=2000)
+    job.open(kuhn, 3, games_of(kuhn))
+    metrics = job(Always([0.0, 0.0]))
+    assert metrics.keys() == job.metrics(kuhn) and metrics["eval/elo"] == pytest.approx(50, abs=60)
+    assert job.summary(metrics)["elo"] == {"sampled": metrics["eval/elo"]} and job.yardsticks() == {"random": 50.0}
+    both = Ladder(["random"], [50.0], games=2000, play=["sampled", "greedy"])
+    both.open(kuhn, 3, games_of(kuhn))
+    metrics = both(Always([0.0, 0.1]))
+    assert metrics.keys() == both.metrics(kuhn) and metrics["eval/greedy/elo"] != metrics["eval/elo"]
+    assert "sampled" in both.lines(metrics)[-1] and "greedy; the rungs have [50.0]" in both.lines(metrics)[-1]
+    for ratings in ([], [1.0, 2.0], [float("nan")]):
+        with pytest.raises(ConfigError, match="Ladder needs a finite one for each opponent"):
+            Ladder(["random"], ratings)
