@@ -59,6 +59,15 @@ class Collecting:
     observe_all: bool = False  # keep every player's infostate at each decision, for critics of whole histories
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
     shaping: bool = True  # false: it learns from outcomes alone, without data.bonus_coef and data.team_share
+    chunk_length: int | None = None  # decisions of a seat that it learns from at once; a rollout has no fewer steps
+
+    def check_steps(self, num_steps: int) -> None:
+        """Raise ConfigError where a rollout of `num_steps` new steps is shorter than one chunk."""
+        if self.chunk_length is not None and num_steps < self.chunk_length:
+            raise ConfigError(
+                f"minibatches.chunk_length={self.chunk_length}: longer than a rollout, data.num_steps={num_steps}; "
+                "lower it, raise data.num_steps, or use null for all that a rollout has of a game"
+            )
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
         """[B, P] float32: how often each player explores; None where nobody does.
@@ -225,6 +234,7 @@ def collect(
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
+    collecting.check_steps(num_steps)
     shapes = bonus_coef != 0 or team_share != 0
     actor = _Actor(env, policy, collecting, opponents, keep_logits, previous)
     carry = collecting.cut_games == "carry" and previous is not None
