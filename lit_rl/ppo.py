@@ -11,7 +11,7 @@ decisions (`lit_rl.batches.infostate_weights`). What it leaves out: reference po
 
 One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`:
 losses [N], their mean. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions. A network with a memory
-sees M rows along chunks of its own decisions (`lit_rl.chunks`).
+sees M rows along chunks of its own decisions (`lit_rl.batches`).
 """
 
 from collections.abc import Iterator

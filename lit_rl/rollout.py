@@ -138,6 +138,10 @@ class Rollout:
         first, row = merge_equal_rows(obs, bits)
         return obs[first], legal_of(bits[first], self.num_actions), row
 
+    def each(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As `distinct`, where no two rows are alike, since a memory stands beside them: M = T * B."""
+        return self.obs.flatten(0, 1), self.legal.flatten(0, 1), torch.arange(self.action.numel())
+
     @property
     def num_decisions(self) -> int:
         """Decisions that are new in this rollout."""
