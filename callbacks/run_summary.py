@@ -8,7 +8,8 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from lit_rl.evaluation import Evaluation, Exact
+from lit_rl.evaluation import Evaluation, Exact, evaluator_for
+from lit_rl.policy import state_shape_of
 from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
@@ -62,21 +63,24 @@ class RunSummary(L.Callback):
     on_test_end = on_validation_end
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
-        """Write policy.csv: each infostate (player, obs) with the probability of each action."""
+        """Write policy.csv: each infostate (player, obs) with the probability of each action; of a policy with a memory
+        each infoset, and the row (from 0) of the one at which the same player decided before, -1 for none."""
         if not trainer.is_global_zero:
             return
         checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
         folder = checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
         job: Exact = batch
-        tree = job.tree
+        policy = pl_module.export_policy()
+        tree, remembers = evaluator_for(policy, job.tree), bool(state_shape_of(policy))
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
         path = folder / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["player", "obs", *names])
-        for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
-            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        writer.writerow(["player", "obs", *(["before"] if remembers else []), *names])
+        pasts = [[before] for before in tree.before] if remembers else [[]] * tree.num_rows
+        for player, obs, past, probs in zip(tree.row_player, tree.obs, pasts, outputs.tolist(), strict=True):
+            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *past, *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         if _is_untrained(trainer, pl_module):
             print(UNTRAINED)

@@ -18,12 +18,14 @@ from jsonargparse.typing import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from envs.env import RulesError
+from envs.exact import Evaluation as ExactResult
 from envs.exact import ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
 from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
+from lit_rl.policy import state_shape_of
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -286,7 +288,8 @@ def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) 
 
 
 def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
-    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate.
+    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate; of a policy
+    with a memory at every infoset (`GameTree.unfolded`).
 
     Raises:
         ConfigError: the game is too large to have a table.
@@ -296,7 +299,8 @@ def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
             f"predict: {job.evaluator.game.name} has more than max_nodes={job.max_nodes} histories; raise max_nodes of "
             "Exact"
         )
-    return torch.from_numpy(policy_table(module.export_policy(), job.tree))
+    policy = module.export_policy()
+    return torch.from_numpy(policy_table(policy, evaluator_for(policy, job.tree)))
 
 
 def uniform_policy(obs: np.ndarray, legal: np.ndarray) -> np.ndarray:
@@ -320,11 +324,61 @@ def probabilities(policy: nn.Module) -> Callable[[np.ndarray, np.ndarray], np.nd
     return ask
 
 
+def evaluator_for(policy: nn.Module, evaluator: ExactEvaluator) -> ExactEvaluator:
+    """The evaluator in which `policy` is a function of the row: with a memory that is the unfolded tree.
+
+    Raises:
+        ConfigError: it has a memory, and there is no tree.
+    """
+    if not state_shape_of(policy):
+        return evaluator
+    if not isinstance(evaluator, GameTree):
+        raise ConfigError(
+            f"data.evaluation: {type(policy).__name__} has a memory, and is evaluated exactly along own pasts on a "
+            f"tree alone; {evaluator.game.name} is too large for one: raise max_nodes of Exact, or use Matches"
+        )
+    return evaluator.unfolded
+
+
 def policy_table(policy: nn.Module, tree: GameTree, chunk: int = CHUNK) -> np.ndarray:
-    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision."""
+    """Action probabilities [R, A] float64 of `policy` at every infostate of `tree`, in full precision.
+
+    With a memory at every infoset of `tree.unfolded`, as it is after the same player's decisions before.
+    """
+    if state_shape_of(policy):
+        return _table_along_own_pasts(policy, tree.unfolded, chunk)
     ask = probabilities(policy)
     starts = range(0, tree.num_rows, chunk)
     return np.concatenate([ask(tree.obs[s : s + chunk], tree.legal[s : s + chunk]) for s in starts])
+
+
+@torch.no_grad()
+def _table_along_own_pasts(policy: nn.Module, tree: GameTree, chunk: int) -> np.ndarray:
+    """Depth by depth: each infoset begins with what the policy remembered after the one before it."""
+    device, training, before = next(policy.parameters()).device, policy.training, tree.before
+    depth = np.zeros(len(before), np.int64)
+    while (deeper := np.where(before >= 0, depth[before] + 1, 0)).sum() > depth.sum():
+        depth = deeper
+    table, last, after = np.empty(tree.legal.shape), np.empty(0, np.int64), torch.zeros(1, *state_shape_of(policy))
+    policy.eval()
+    for d in range(depth.max() + 1):
+        rows, found = np.flatnonzero(depth == d), []
+        state = after[np.searchsorted(last, before[rows])] if d else after.expand(len(rows), *after.shape[1:])
+        for part in np.split(np.arange(len(rows)), range(chunk, len(rows), chunk)):
+            obs, legal = (torch.from_numpy(x[rows[part]]).to(device) for x in (tree.obs, tree.legal))
+            with torch.autocast(device.type, enabled=False):
+                output = policy(obs, legal, state[part].to(device))
+            table[rows[part]] = torch.softmax(output.logits.double(), dim=-1).cpu().numpy()
+            found.append(output.state.float().cpu())
+        last, after = rows, torch.cat(found)
+    policy.train(training)
+    return table
+
+
+def exact_evaluation(policy: nn.Module, evaluator: ExactEvaluator) -> ExactResult:
+    """NashConv and returns of `policy`, also of one with a memory; raises as `evaluator_for`."""
+    evaluator = evaluator_for(policy, evaluator)
+    return evaluator.evaluate(policy_table(policy, evaluator) if state_shape_of(policy) else probabilities(policy))
 
 
 def exact_metrics(policy: nn.Module, evaluator: ExactEvaluator) -> dict[str, float]:
@@ -333,7 +387,7 @@ def exact_metrics(policy: nn.Module, evaluator: ExactEvaluator) -> dict[str, flo
     Raises:
         FloatingPointError: a NashConv that no policy of this game can have.
     """
-    evaluation, game = evaluator.evaluate(probabilities(policy)), evaluator.game
+    evaluation, game = exact_evaluation(policy, evaluator), evaluator.game
     most = 2 * game.num_players * game.max_return  # each gains at most from -max_return to max_return
     if not -1e-9 * most <= evaluation.nash_conv <= most:
         raise FloatingPointError(

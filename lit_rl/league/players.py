@@ -96,11 +96,24 @@ class NetworkPlayer:
 
     def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Probabilities [n, A] of a policy with memory, which sees these infostates next."""
-        self._grow(len(player), int(player.max()) + 1)
-        where = torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
+        where = self._seats(player, rows)
         output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
         self._memory[where] = output.state.float().cpu()
         return torch.softmax(output.logits.float(), dim=-1).cpu().numpy()
+
+    @torch.no_grad()
+    def value(self, table: Table, rows: np.ndarray) -> np.ndarray:
+        """What the policy expects for the movers in these rows, [n] float32; nothing is remembered of it."""
+        seen = [torch.from_numpy(x[rows]).to(self.device) for x in (table.obs, table.legal)]
+        if self.state_shape:
+            where = self._seats(table.player, rows)
+            seen.append(self._memory[where].to(self.device))
+        return self.policy(*seen).value.float().cpu().numpy()
+
+    def _seats(self, player: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where the memory of the movers in these rows is."""
+        self._grow(len(player), int(player.max()) + 1)
+        return torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
 
     def _grow(self, num_rows: int, num_players: int) -> None:
         b, p = self._memory.shape[:2]
@@ -243,7 +256,7 @@ def player_class(path: str) -> type | None:
 
 
 def player_table(player: Player, tree: GameTree) -> np.ndarray:
-    """Action probabilities [R, A] float64 of a player at every infostate of `tree`, normalised."""
+    """Action probabilities [R, A] float64 of a player without a memory at every infostate of `tree`, normalised."""
     rows = np.arange(len(tree.legal))
     probs = np.zeros(tree.legal.shape, np.float32)
     player.begin(rows)
