@@ -17,7 +17,7 @@ from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import StorageError, exit_code
 from lit_rl.run.resume import well_formed
 from lit_rl.run.run_folder import RunLogger, read_status, write_json
-from lit_rl.run.saved_optimizers import check_training_state
+from lit_rl.run.saved_optimizers import take_training_state
 from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
 
@@ -106,7 +106,7 @@ class LastCheckpoint(Checkpoint):
         folder was moved."""
         if trainer.state.fn == "fit":
             with well_formed("the optimizers' state"):
-                check_training_state(checkpoint, pl_module)
+                take_training_state(checkpoint, pl_module)
         states = saved_dict(checkpoint.get("callbacks"), "callbacks")
         need(trainer.state.fn != "fit" or self.state_key in states, f"callbacks has no {self.state_key}")
         for callback in trainer.checkpoint_callbacks:

@@ -23,11 +23,12 @@ COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
 class RunSummary(L.Callback):
     """Print what `data.evaluation` measures of the exported policy, after fit, validate and test.
 
-    After a fit the run folder also holds summary.json and learning_curve.png, of the first evaluation's headline.
-    `litrl predict` writes the exported policy: policy.csv.
+    After a fit the run folder also holds summary.json, learning_curve.png, of the first evaluation's headline, and a
+    picture of matches by opponent and seat: matches.png. `litrl validate` draws that of a checkpoint into its run
+    folder, matches_<checkpoint>.png. `litrl predict` writes the exported policy: policy.csv.
 
     Args:
-        plot: draw the learning curve.
+        plot: draw pictures.
     """
 
     def __init__(self, plot: bool = True):
@@ -67,13 +68,11 @@ class RunSummary(L.Callback):
         each infoset, and the row (from 0) of the one at which the same player decided before, -1 for none."""
         if not trainer.is_global_zero:
             return
-        checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
-        folder = checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
         job: Exact = batch
         policy = pl_module.export_policy()
         tree, remembers = evaluator_for(policy, job.tree), bool(state_shape_of(policy))
         names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
-        path = folder / "policy.csv"
+        path = _judged_folder(trainer) / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
@@ -144,7 +143,26 @@ class RunSummary(L.Callback):
                 self._end_curve(float(decisions), metrics[job.headline])
             summary |= job.summary(metrics)
             print("\n".join(f"  {line}" for line in job.lines(metrics)))
+            self._draw(job, trainer, pl_module)
         return summary
+
+    def _draw(self, job: Evaluation, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        name, fits = type(job).__name__.lower(), trainer.state.fn == "fit"
+        if not self.plot or (fits and self._log_dir is None):
+            return
+        judged = Path(trainer.ckpt_path).stem if trainer.ckpt_path and not fits else None
+        folder = Path(self._log_dir) if fits else _judged_folder(trainer)
+        path = folder / (f"{name}.png" if judged is None else f"{name}_{judged}.png")
+        what = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}"
+        drawn = job.draw(f"{what} after {int(pl_module.decisions):,} decisions", path)
+        if drawn and not fits:
+            print(f"  picture: {path}")
+
+
+def _judged_folder(trainer: L.Trainer) -> Path:
+    """The run folder of the checkpoint that is judged; where run folders would lie if it has none."""
+    checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
+    return checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
 
 
 def _is_untrained(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:

@@ -333,7 +333,9 @@ class SelfPlayDataModule(L.LightningDataModule):
         seed = saved_int(saved["seed"], "seed", 0, 2**64 - 1)
         self.loader.rollout, self.loader.cursor = rollout, saved_int(mine["cursor"], "cursor", 0, most)
         self.loader.resumed = True
-        warn_of("data was", settings | {"seed": seed}, self.settings | {"seed": self.seed})
+        warn_of("data was", settings, self.settings)
+        if seed != self.seed and self.trainer.is_global_zero:
+            print(f"  seed={self.seed} has no effect: the random streams are the checkpoint's, of seed={seed}")
         self.seed = seed  # the run's shuffling goes on, too
 
     def train_dataloader(self) -> RolloutLoader:

@@ -16,6 +16,7 @@ COMMANDS = {  # each imports what it needs itself: Lightning takes seconds, and 
     "seeds": "lit_rl.run.study.seeds",
     "board": "lit_rl.run.study.board",
     "sweep": "lit_rl.run.study.sweep",
+    "profile": "lit_rl.run.study.profile",
 }
 
 

@@ -9,6 +9,7 @@ import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,12 +25,15 @@ from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.rng import derive_key
 from lit_rl.league.match import MakeEnv, Match, match_players
+from lit_rl.league.matrix import draw_win_rates
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
 from lit_rl.policy import state_shape_of
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
 EVALUATION_STREAM = 13
+SAMPLED, GREEDY = "sampled", "greedy"
+MEASURES: dict[str, Callable[[Match], float]] = {"win_rate": Match.win_rate.fget, "return": Match.mean_return.fget}
 SOLVED = 100_000  # histories: CFR+ solves no larger games here, which would take longer than seconds
 
 
@@ -68,6 +72,10 @@ class Evaluation:
     def summary(self, metrics: Mapping[str, float]) -> dict:
         """What summary.json says."""
         return {name.removeprefix("eval/"): value for name, value in metrics.items()}
+
+    def draw(self, title: str, path: Path) -> bool:
+        """Draw what the last call found as PNG, which a run keeps; False: there is no picture of it."""
+        return False
 
     def yardsticks(self) -> dict[str, float]:
         """Values of `headline` to compare with, by their name in the picture."""
@@ -149,29 +157,46 @@ class Exact(Evaluation):
 class Matches(Evaluation):
     """Games against opponents, no league needed: every seat (of teams: every team) equally often, the same deals each
     time. Logs `eval/win_rate/<opponent>` (draws count half) and `eval/return/<opponent>` (reward units per game), the
-    mean over the opponents and the worst of them. summary.json has 95 % intervals, Wilson's for win rates.
+    mean over the opponents and the worst of them; of greedy play `eval/greedy/win_rate/<opponent>` and so on.
+    summary.json has 95 % intervals, Wilson's for win rates.
 
     Args:
         opponents: as `data.opponents` of a league: random, import paths of heuristics or players, player files,
             checkpoints.
-        games: against each.
+        games: against each, for each way to play.
         metric: return or win_rate: which one the headline is the worst opponent's of. Where games are not all won by
             as much, hands won do not say who gains.
+        play: how the policy chooses: sampled, as it has learned; greedy, its likeliest action, which hides from nobody.
+            The headline is of sampled play if that is listed.
+
+    Attributes:
+        matches: of the last call, by way to play and opponent.
     """
 
-    def __init__(self, opponents: Sequence[str | dict[str, Any]], games: PositiveInt = 1000, metric: str = "return"):
+    def __init__(
+        self,
+        opponents: Sequence[str | dict[str, Any]],
+        games: PositiveInt = 1000,
+        metric: str = "return",
+        play: Sequence[str] = (SAMPLED,),
+    ):
         check_ranges(Matches.__init__, locals())
         if not opponents:
             raise ConfigError("evaluation: Matches needs opponents, such as [random]")
         if metric not in ("win_rate", "return"):
             raise ConfigError(f"evaluation: metric={metric!r}: unknown; use return or win_rate")
-        self.opponents, self.games, self.metric = list(opponents), int(games), metric
-        self.headline, self.short = f"eval/{metric}/worst", "worst win rate" if metric == "win_rate" else "worst return"
-        self.label = "win rate against the worst opponent"
+        play = [play] if isinstance(play, str) else list(play)
+        if not play or len(set(play)) < len(play) or not set(play) <= {SAMPLED, GREEDY}:
+            raise ConfigError(f"evaluation: play={play}: use [sampled], [greedy] or [sampled, greedy]")
+        self.opponents, self.games, self.metric, self.play = list(opponents), int(games), metric, play
+        ahead, how = ("", "") if SAMPLED in play else (_under(GREEDY), "greedy, ")
+        self.headline = f"eval/{ahead}{metric}/worst"
+        self.short = "worst win rate" if metric == "win_rate" else "worst return"
+        self.label = f"{how}win rate against the worst opponent"
         if metric == "return":
-            self.label = "return against the worst opponent (reward units per game)"
+            self.label = f"{how}return against the worst opponent (reward units per game)"
         self.players: dict[str, Player] = {}
-        self.matches: dict[str, Match] = {}  # of the last call
+        self.matches: dict[str, dict[str, Match]] = {}
 
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         self.seed, self.make_env = int(seed), make_env
@@ -185,50 +210,87 @@ class Matches(Evaluation):
             self.players = {name: load_player(spec, game) for name, spec in zip(names, self.opponents)}
 
     def metrics(self, game: Interface) -> set[str]:
-        names = [name_of(spec) for spec in self.opponents]
-        return {f"eval/{metric}/{name}" for metric in ("win_rate", "return") for name in (*names, "mean", "worst")}
+        names = [*map(name_of, self.opponents), "mean", "worst"]
+        return {f"eval/{_under(how)}{metric}/{name}" for how in self.play for metric in MEASURES for name in names}
 
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         training, device = policy.training, next(policy.parameters()).device
-        learner = NetworkPlayer(policy, device)
         with torch.autocast(device.type, enabled=False):
-            for i, (name, player) in enumerate(self.players.items()):
-                seed = derive_key(self.seed, EVALUATION_STREAM, i)
-                self.matches[name] = match_players(self.make_env, learner, player, self.games, seed)
+            self.matches = {how: self._play(NetworkPlayer(policy, device, greedy=how == GREEDY)) for how in self.play}
         policy.train(training)
         metrics = {}
-        for metric, of in (("win_rate", Match.win_rate.fget), ("return", Match.mean_return.fget)):
-            values = {name: of(match) for name, match in self.matches.items()}
-            metrics |= {f"eval/{metric}/{name}": value for name, value in values.items()}
-            metrics[f"eval/{metric}/mean"] = float(np.mean(list(values.values())))
-            metrics[f"eval/{metric}/worst"] = min(values.values())
+        for how, matches in self.matches.items():
+            for metric, of in MEASURES.items():
+                ahead, values = f"eval/{_under(how)}{metric}", [of(match) for match in matches.values()]
+                metrics |= {f"{ahead}/{name}": value for name, value in zip(matches, values)}
+                metrics |= {f"{ahead}/mean": float(np.mean(values)), f"{ahead}/worst": min(values)}
         return metrics
 
+    def _play(self, learner: Player) -> dict[str, Match]:
+        """A match against each opponent, by name."""
+        seeds = [derive_key(self.seed, EVALUATION_STREAM, i) for i in range(len(self.players))]
+        return {
+            name: match_players(self.make_env, learner, player, self.games, seed)
+            for seed, (name, player) in zip(seeds, self.players.items())
+        }
+
     def lines(self, metrics: Mapping[str, float]) -> list[str]:
-        width = max(len(name) for name in self.matches)
-        found = [f"against {name:{width}}  {match}" for name, match in self.matches.items()]
-        return [
-            *found,
-            f"mean win rate {metrics['eval/win_rate/mean']:.3f}, worst {metrics['eval/win_rate/worst']:.3f}",
-        ]
+        """A row for each opponent; of one way to play with both intervals, of two side by side."""
+        width = max(len(name) for name in self.players)
+        if len(self.play) == 1:
+            (how,) = self.play
+            ahead, said = f"eval/{_under(how)}win_rate", "" if how == SAMPLED else f"{how}: "
+            return [
+                *(f"against {name:{width}}  {match}" for name, match in self.matches[how].items()),
+                f"{said}mean win rate {metrics[f'{ahead}/mean']:.3f}, worst {metrics[f'{ahead}/worst']:.3f}",
+            ]
+        found = [f"{'win rate, return':{width + 8}}" + "".join(f"  {how:30}" for how in self.play).rstrip()]
+        for name in self.players:
+            cells = []
+            for matches in self.matches.values():
+                low, high = matches[name].win_interval()
+                cells.append(f"{matches[name].win_rate:.3f} [{low:.3f}, {high:.3f}] {matches[name].mean_return:+9.3f}")
+            found.append("  ".join([f"against {name:{width}}", *(f"{cell:30}" for cell in cells)]).rstrip())
+        for which in ("mean", "worst"):
+            cells = []
+            for how in self.play:
+                rate, mean = (metrics[f"eval/{_under(how)}{metric}/{which}"] for metric in MEASURES)
+                cells.append(f"{rate:.3f}{'':15} {mean:+9.3f}")
+            found.append("  ".join([f"{which:{width + 8}}", *(f"{cell:30}" for cell in cells)]).rstrip())
+        return found
 
     def summary(self, metrics: Mapping[str, float]) -> dict:
-        against = {
-            name: {
-                "games": int(match.games.sum()),
-                "win_rate": match.win_rate,
-                "win_rate_interval": list(match.win_interval()),
-                "return": match.mean_return,
-                "return_interval": list(match.return_interval()),
-            }
-            for name, match in self.matches.items()
-        }
-        return {"win_rate": metrics["eval/win_rate/mean"], "worst_win_rate": metrics["eval/win_rate/worst"]} | {
-            "against": against
-        }
+        """Sampled play as it is, greedy play under `greedy`."""
+        said = {}
+        for how, matches in self.matches.items():
+            rate = f"eval/{_under(how)}win_rate"
+            facts = {"win_rate": metrics[f"{rate}/mean"], "worst_win_rate": metrics[f"{rate}/worst"]}
+            facts["against"] = {name: facts_of(match) for name, match in matches.items()}
+            said |= facts if how == SAMPLED else {how: facts}
+        return said
+
+    def draw(self, title: str, path: Path) -> bool:
+        draw_win_rates(self.matches, title, path)
+        return True
 
     def yardsticks(self) -> dict[str, float]:
         return {"even": 0.5 if self.metric == "win_rate" else 0.0}
+
+
+def _under(how: str) -> str:
+    """Where the metrics of a way to play stand below eval/."""
+    return "" if how == SAMPLED else f"{how}/"
+
+
+def facts_of(match: Match) -> dict:
+    """What summary.json says of one match."""
+    return {
+        "games": int(match.games.sum()),
+        "win_rate": match.win_rate,
+        "win_rate_interval": list(match.win_interval()),
+        "return": match.mean_return,
+        "return_interval": list(match.return_interval()),
+    }
 
 
 def open_evaluation(

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
+from jsonargparse.typing import NonNegativeInt, OpenUnitInterval, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from envs.game import Game
@@ -178,17 +178,57 @@ class Refreshed(Reference):
         self.share.fill_(min(1.0, 2 * (since + 1) / self.every))
 
 
+class Magnets(Reference):
+    """Moving magnets of several rates, old and young; at each infostate the one that is closest there.
+
+        log rho(s) = log rho_l(s) of the smallest KL(pi(s) || rho_l(s)),      each rho_l as in `Magnet`
+
+    Ours. Where the learner turns, the faster ones stand behind it and the slower ones ahead.
+
+    Args:
+        policy: the learner, copied.
+        game: not needed.
+        rates: one magnet each.
+    """
+
+    def __init__(self, policy: ActorCritic, game: Game, rates: Sequence[OpenUnitInterval] = (0.001, 0.005, 0.02)):
+        super().__init__()
+        if not rates or not all(0.0 < rate < 1.0 for rate in rates) or len(set(rates)) < len(rates):
+            raise ConfigError(f"rates={list(rates)}: need to be distinct and between 0 and 1, such as [0.001, 0.01]")
+        self.rates = [float(rate) for rate in rates]
+        self.policies = nn.ModuleList(frozen(policy) for _ in rates)
+        self.register_buffer("selected", torch.zeros(len(rates)))  # share of the last batch
+
+    @torch.no_grad()
+    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
+        logs = torch.stack([log_policy(policy, obs, legal) for policy in self.policies])  # [L, M, A]
+        closest = torch.stack([reference_kl(log_probs, log_rho) for log_rho in logs]).argmin(0)  # [M]
+        chosen = torch.zeros_like(self.selected).index_add_(0, closest, weight.to(self.selected.dtype))
+        self.selected.copy_(chosen / weight.sum())
+        return logs[closest, torch.arange(len(closest), device=closest.device)]
+
+    def update(self, policy: nn.Module, iteration: int) -> None:
+        for magnet, rate in zip(self.policies, self.rates):
+            copy_weights(magnet, policy, rate)
+
+    def metrics(self) -> dict[str, Tensor]:
+        """The share of the last batch's infostates at which each was the closest."""
+        return {f"selected/{rate:g}": share for rate, share in zip(self.rates, self.selected)}
+
+
 class Portfolio(Reference):
     """A main reference and up to K frozen earlier policies; the learner is held close to the closest of them all.
 
     With KL_l the batch's weighted mean of KL(pi || rho_l), over the main reference and the members:
 
         min:      log rho = log rho_l of the smallest KL_l
+        each:     the same at each infostate on its own: log rho(s) = log rho_l(s) of the smallest KL there
         softmin:  log rho = sum over l of w_l log rho_l,      w = softmax(-KL / softness)
         mixture:  log rho = log mean over l of rho_l
 
     so that KL(pi || rho) has the gradient of min_l KL_l, of -softness log sum_l exp(-KL_l / softness), and of the KL to
-    the mixture. Every `add_every` iterations the learner joins the members. Where there is no room one of them leaves:
+    the mixture. A member counts from the age of `min_age` on: a copy just taken is the closest of all, and holds
+    nothing back. Every `add_every` iterations the learner joins the members. Where there is no room one leaves:
 
         recent:   the oldest
         best:     the one least often the closest, per iteration since it joined
@@ -197,8 +237,8 @@ class Portfolio(Reference):
                   is KL(a || b) + KL(b || a), the mean over a fixed set of infostates met by random play.
 
     The main reference is no member: its updates never touch one. A member that gives NaN leaves with a warning.
-    After the portfolio of EliteFurretAI (min, recent, best); softmin, mixture and diverse are ours. The slots exist
-    from the start, which keeps checkpoints and devices in step.
+    After the portfolio of EliteFurretAI (min, recent, best); the rest is ours. The slots exist from the start, which
+    keeps checkpoints and devices in step.
 
     Args:
         policy: the learner, copied.
@@ -210,6 +250,7 @@ class Portfolio(Reference):
         main: builds the main reference.
         softness: of softmin, in nats.
         num_probes: at most so many distinct infostates for `diverse`.
+        min_age: iterations from a member's joining until it counts.
     """
 
     def __init__(
@@ -218,15 +259,16 @@ class Portfolio(Reference):
         game: Game,
         capacity: PositiveInt = 5,
         add_every: PositiveInt = 200,
-        distance: Literal["min", "softmin", "mixture"] = "min",
+        distance: Literal["min", "each", "softmin", "mixture"] = "min",
         drop: Literal["recent", "best", "diverse"] = "diverse",
         main: ReferenceFactory = Magnet,
         softness: PositiveFloat = 0.01,
         num_probes: PositiveInt = 256,
+        min_age: NonNegativeInt = 0,
     ):
         check_ranges(Portfolio.__init__, locals())
         for name, value, known in (
-            ("distance", distance, ("min", "softmin", "mixture")),
+            ("distance", distance, ("min", "each", "softmin", "mixture")),
             ("drop", drop, ("recent", "best", "diverse")),
         ):
             if value not in known:
@@ -240,8 +282,10 @@ class Portfolio(Reference):
         self.main = main(policy, game)
         self.members = nn.ModuleList(frozen(policy) for _ in range(capacity))
         self.add_every, self.distance, self.drop, self.softness = int(add_every), distance, drop, float(softness)
+        self.min_age = int(min_age)
         self.register_buffer("valid", torch.zeros(len(self.members), dtype=torch.bool))  # [K] slot in use
         self.register_buffer("joined", torch.zeros(len(self.members), dtype=torch.int64))  # [K] iteration
+        self.register_buffer("counts", torch.zeros(len(self.members), dtype=torch.bool))  # [K] in use and old enough
         self.register_buffer("selected", torch.zeros(len(self.members) + 1, dtype=torch.int64))  # [L] batches; main: 0
         self.register_buffer("kl", torch.zeros(len(self.members) + 1))  # [L] of the last batch
         obs, legal = _random_play(game, num_probes)
@@ -259,12 +303,15 @@ class Portfolio(Reference):
         logs = torch.stack([main, *members])  # [L, M, A]
         rows = torch.stack([reference_kl(log_probs, log_rho) for log_rho in logs])  # [L, M]
         self.kl.copy_((rows * weight).sum(1) / weight.sum())
-        usable = torch.cat([self.valid.new_ones(1), self.valid & torch.isfinite(self.kl[1:])])
+        usable = torch.cat([self.valid.new_ones(1), self.counts & torch.isfinite(self.kl[1:])])
         kl = torch.where(usable, self.kl, math.inf)
         closest = kl.argmin()
         self.selected[closest] += 1
         if self.distance == "min":
             return logs[closest]
+        if self.distance == "each":
+            nearest = rows.masked_fill(~usable[:, None], math.inf).argmin(0)  # [M]
+            return logs[nearest, torch.arange(len(nearest), device=nearest.device)]
         logs = torch.where(usable[:, None, None], logs, 0.0)
         if self.distance == "softmin":
             return torch.einsum("l,lma->ma", torch.softmax(-kl / self.softness, 0), logs)
@@ -289,6 +336,7 @@ class Portfolio(Reference):
             )
         if (iteration + 1) % self.add_every == 0:
             self.add(policy, iteration)
+        self.counts.copy_(self.valid & (iteration - self.joined >= self.min_age))
 
     def add(self, policy: nn.Module, iteration: int) -> None:
         """Let `policy` join, or turn it away (`diverse`, or weights that are not finite: with a warning).

@@ -43,7 +43,7 @@ def reference(name: str, **args) -> dict:
 
 
 SINGLE = {"class_path": "lit_rl.references.Refreshed", "init_args": {"every": 100}}
-VARIANTS = {  # the overlay over the config; "entropy" stands for the callback that schedules it
+VARIANTS = {  # the overlay over the config; "entropy" stands for the callback that schedules it, "callbacks" are added
     "plain PPO": fixed_entropy(0.0),
     "fixed entropy 0.05": fixed_entropy(0.05),
     "fixed entropy 0.2": fixed_entropy(0.2),
@@ -69,6 +69,7 @@ def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
             if not (isinstance(c, dict) and c["init_args"].get("target") == "model.entropy_coef")
         ]  # fmt: skip
         config["trainer"]["callbacks"] = [*others, overlay["entropy"]]
+    config["trainer"]["callbacks"] += overlay.get("callbacks", [])
     return yaml.safe_dump(config, sort_keys=False)
 
 
@@ -110,8 +111,9 @@ def draw(results: dict[str, list[float]], title: str, path: Path) -> None:
     save_figure(path, figure)
 
 
-def main(variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__) -> None:
-    study = "ablation" if variants is VARIANTS else "mix_study"
+def main(
+    variants: dict = VARIANTS, config: str = "leduc_rnad", description: str = __doc__, study: str = "ablation"
+) -> None:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / f"{config}.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[31, 32, 33, 34, 35])

@@ -5,11 +5,16 @@
 Every variant is configs/leduc_armac.yaml with the overlay below; the rest is as in scripts/ablation.py.
 """
 
-from scripts.ablation import main
+from scripts.ablation import main, schedule
 
 
 def fixed(mix_lambda: float) -> dict:
     return {"model": {"init_args": {"use_scheduler": False, "mix_lambda": mix_lambda}}}
+
+
+def falling(start: float) -> dict:
+    """From `start` to 0 over the run."""
+    return fixed(start) | {"callbacks": [schedule("model.mix_lambda", "Linear", start=start, end=0.0)]}
 
 
 def scheduled(utility: str = "Counterfactual", keys: dict | None = None, **args) -> dict:
@@ -25,7 +30,10 @@ TIERED = "lit_rl.armac.state_keys.TieredKeys"
 MEDIUM = {"class_path": TIERED, "init_args": {"tier": "medium", "facts": "envs.leduc_poker.betting"}}
 VARIANTS = {
     "fixed 0": fixed(0.0),
+    "fixed 0.125": fixed(0.125),
     "fixed 0.25": fixed(0.25),
+    "0.25 to 0": falling(0.25),
+    "0.5 to 0": falling(0.5),
     "fixed 0.5": fixed(0.5),
     "fixed 0.75": fixed(0.75),
     "fixed 1": fixed(1.0),
@@ -38,4 +46,4 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
-    main(VARIANTS, "leduc_armac", __doc__)
+    main(VARIANTS, "leduc_armac", __doc__, study="mix_study")

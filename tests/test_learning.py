@@ -10,18 +10,18 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "bound"),
+    ("config", "worst"),
     [
-        ("kuhn_ppo", 0.05), ("leduc_ppo", 0.45), ("kuhn_rnad_1m", 0.03), ("leduc_rnad", 0.4), ("kuhn_armac_1m", 0.03),
-        ("leduc_armac_3m", 0.3),
+        ("kuhn_ppo", 0.0350), ("leduc_ppo", 0.391), ("kuhn_rnad_1m", 0.0094), ("leduc_rnad", 0.235),
+        ("kuhn_armac_1m", 0.0099), ("leduc_armac_3m", 0.220),
     ],
 )  # fmt: skip
-def test_headline_config(config, bound, tmp_path):
-    """One fresh seed; the bound is above the worst seed of the header."""
+def test_headline_config(config, worst, tmp_path):
+    """One fresh seed against the worst that was ever seen of this config (configs/README.md, configs/LOG.md)."""
     from lit_rl.run.study.seeds import run
 
     summary = run(str(ROOT / "configs" / f"{config}.yaml"), 21, tmp_path, [])
-    assert summary["nash_conv"] < bound
+    assert summary["nash_conv"] < 1.3 * worst
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P pl
 
 import copy
 import math
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -226,6 +227,29 @@ class GameTree:
         policy = np.zeros(self.legal.shape)
         policy[self._infoset_row] = np.divide(average, total, where=total > 0, out=np.zeros_like(average))
         return np.where(policy.sum(axis=1, keepdims=True) > 0, policy, self.uniform_policy())
+
+    def average(self, policies: Iterable[Policy], weights: Sequence[float] | None = None) -> np.ndarray:
+        """The policy [R, A] of players who each draw one of `policies` before a game, by `weights`, and play it:
+
+            pi(a|s) = sum over k of w_k reach_k(s) pi_k(a|s) / sum over k of w_k reach_k(s)
+
+        with reach_k(s) the product of the mover's own probabilities on the way to s (Kuhn 1953). Against whatever the
+        others play, a player's return is the weighted mean of what the policies return.
+
+        Raises:
+            ValueError: obs forgets, or there are not as many weights, all of them at least 0, as policies.
+        """
+        self._needs_one_infoset_per_row("average")
+        tables = [self.flat(policy).probs for policy in policies]
+        weights = [1.0] * len(tables) if weights is None else list(weights)
+        if not tables or len(weights) != len(tables) or min(weights) < 0 or sum(weights) == 0:
+            raise ValueError(f"weights={weights}: needs one for each of {len(tables)} policies, >= 0 and not all 0")
+        total = np.zeros(self.legal.shape)
+        for table, weight in zip(tables, weights):
+            reach = _reach(table, self._infoset_row, self._infoset_parent, self.game.num_players)
+            total[self._infoset_row] += weight * reach[self._infoset_parent, None] * table[self._infoset_row]
+        reached = total.sum(axis=1, keepdims=True)
+        return np.where(reached > 0, total / np.where(reached > 0, reached, 1.0), self.uniform_policy())
 
     def quantal_response(self, temperature: float, tolerance: float = 1e-6, max_iterations: int = 50_000) -> np.ndarray:
         """The agent quantal response equilibrium [R, A] at so many reward units per nat (McKelvey and Palfrey 1998):

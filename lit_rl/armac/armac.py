@@ -44,7 +44,7 @@ from lit_rl.armac.critic_memory import CriticMemoryFactory, FadingTargets
 from lit_rl.armac.infostates import uniform_of_rows
 from lit_rl.armac.memory import MemoryFactory, RowMemory
 from lit_rl.armac.meta_regret import MetaRegret, MetaRegretFactory
-from lit_rl.armac.mix_scheduler import MixScheduler, MixStatistics, SchedulerFactory, scheduler_loss
+from lit_rl.armac.mix_scheduler import FixedLambda, MixScheduler, MixStatistics, SchedulerFactory, scheduler_loss
 from lit_rl.armac.mix_utility import Counterfactual, MixUtilityFactory
 from lit_rl.armac.mixed_policy import Mixture, mixed_policy
 from lit_rl.armac.mixing import LinearMixer, MixerFactory, check_same_bins
@@ -89,7 +89,8 @@ class ARMAC(L.LightningModule):
         exploration: how often a player who explores draws uniformly instead of by the policy, so that actions excluded
             by regret matching are tried again; 1 for one explorer: only then do all iterations weigh the same in sums.
         use_scheduler: let `scheduler` choose the actor's share at each infostate; false: `mix_lambda` everywhere.
-        mix_lambda: the actor's share without a scheduler; at 0 there is no actor.
+        mix_lambda: the actor's share without a scheduler, which a schedule may move; where it begins at 0 there is no
+            actor.
         scheduler: builds the scheduler.
         state_keys: builds the keying: which infostates share a row of the meta-regret table.
         utility: builds the utility of the bins, see `lit_rl.armac.mix_utility`.
@@ -149,6 +150,7 @@ class ARMAC(L.LightningModule):
         self.policy = mixed_policy(
             self.game, network, memory, use_scheduler, mix_lambda, scheduler, mixer, int(cache_rows)
         )
+        self.mix_lambda = mix_lambda
         self.state_keys = self.utility = self.meta_regret = None
         if use_scheduler:
             self.state_keys = state_keys(self.game)
@@ -195,6 +197,12 @@ class ARMAC(L.LightningModule):
         self._memory_seed = derive_key(seed, DRAW_STREAM, 1, self.global_rank, iteration + 1) >> 1
         total = self.trainer.max_epochs
         self.policy.scheduler.set_progress(min(iteration, total - 1), total)
+        if isinstance(self.policy.scheduler, FixedLambda):
+            if self.policy.actor is None and self.mix_lambda > 0:
+                raise ConfigError(f"mix_lambda={self.mix_lambda}: began at 0, so there is no actor; begin above 0")
+            self.policy.scheduler.set_share(self.mix_lambda)
+        elif self.mix_lambda != self.hparams.mix_lambda:
+            raise ConfigError(f"mix_lambda={self.mix_lambda}: the scheduler chooses it; use use_scheduler=false")
         if self.meta_regret is not None:  # alike on all ranks, who play one policy
             self.policy.draw_key.fill_(derive_key(seed, DRAW_STREAM, 0, 0, iteration) >> 1)
         self.policy.renew()

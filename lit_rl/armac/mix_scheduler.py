@@ -79,7 +79,7 @@ SchedulerFactory = Callable[[Game], Scheduler]
 
 
 class FixedLambda(Scheduler):
-    """The same share everywhere and always: one bin, nothing to learn, no random numbers.
+    """The same share everywhere, until `set_share`: one bin, nothing to learn, no random numbers.
 
     Args:
         game: not needed.
@@ -89,7 +89,15 @@ class FixedLambda(Scheduler):
     def __init__(self, game: Game, mix_lambda: ClosedUnitInterval = 0.5):
         check_ranges(FixedLambda.__init__, locals())
         super().__init__()
-        self.bins = (float(mix_lambda),)
+        self.register_buffer("share", torch.tensor(float(mix_lambda), dtype=torch.float64))
+
+    @property
+    def bins(self) -> tuple[float]:
+        return (float(self.share),)
+
+    def set_share(self, mix_lambda: float) -> None:
+        """The share from now on; whoever remembers mixtures must forget them."""
+        self.share.fill_(mix_lambda)
 
     def logits(self, obs: Tensor, actor: Tensor, regret: Tensor) -> Tensor:
         return actor.new_zeros(len(obs), 1)

@@ -71,11 +71,17 @@ class NetworkPlayer:
     """A policy that samples from softmax(logits): one forward for all of its rows.
 
     A policy with a memory (`ActorCritic.state_shape`) has one for each row and player of the table.
+
+    Args:
+        merge_rows: equal infostates pass the network once.
+        greedy: take the likeliest action instead, the first of equal ones.
     """
 
-    def __init__(self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False):
+    def __init__(
+        self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False, greedy: bool = False
+    ):
         self.policy = policy.to(device).eval()
-        self.device = device
+        self.device, self.greedy = device, greedy
         self.state_shape = tuple(getattr(policy, "state_shape", ()))  # not every module is an ActorCritic
         self.merge_rows = merge_rows and not self.state_shape
         self._memory = torch.zeros(0, 0, *self.state_shape)  # [B, P, *S], grown to the table's size
@@ -91,7 +97,7 @@ class NetworkPlayer:
             first, row = merge_equal_rows(obs, legal)
             obs, legal = obs[first], legal[first]
         logits = self.policy(obs.to(self.device), legal.to(self.device)).logits.float()
-        chosen = torch.softmax(logits, dim=-1).cpu()
+        chosen = self._probs(logits).cpu()
         probs[rows] = (chosen if row is None else chosen[row]).numpy()
 
     def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -99,7 +105,12 @@ class NetworkPlayer:
         where = self._seats(player, rows)
         output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
         self._memory[where] = output.state.float().cpu()
-        return torch.softmax(output.logits.float(), dim=-1).cpu().numpy()
+        return self._probs(output.logits.float()).cpu().numpy()
+
+    def _probs(self, logits: Tensor) -> Tensor:
+        if self.greedy:
+            return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+        return torch.softmax(logits, dim=-1)
 
     @torch.no_grad()
     def value(self, table: Table, rows: np.ndarray) -> np.ndarray:

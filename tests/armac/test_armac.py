@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from callbacks.finite_guard import plain
+from callbacks.scalar_schedule import ScalarSchedule
 from datamodules.self_play import SelfPlayDataModule
 from lit_rl.armac.armac import ARMAC, Batch
 from lit_rl.armac.critic_memory import LastTargets
@@ -22,6 +23,7 @@ from lit_rl.armac.mix_utility import Hybrid
 from lit_rl.armac.parameter_groups import Groups, GroupSettings
 from lit_rl.armac.rows import Samples
 from lit_rl.run.errors import ConfigError
+from lit_rl.schedules import Linear
 
 ROOT = Path(__file__).parents[2]
 FADING = ["--model.critic_memory", "lit_rl.armac.critic_memory.FadingTargets"]
@@ -188,6 +190,42 @@ def test_a_run_goes_on_bit_by_bit(tmp_path, quiet, options, steps):
     for name in ("memory", "critic_memory"):
         a, b = (getattr(model, name).state_dict() for model in (whole, resumed))
         assert str(a) == str(b)
+
+
+@pytest.mark.parametrize("steps", [4, 7], ids=["between", "within"])
+def test_the_share_may_follow_a_schedule(tmp_path, quiet, steps):
+    """Each iteration plays its own share, a resumed run too."""
+
+    class Watch(L.Callback):
+        def __init__(self):
+            self.played = []
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 0:
+                self.played.append(round(module.mix_statistics().mix_lambda[-1].item(), 6))
+            if trainer.global_step == steps:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    def run(**options):
+        model, watch = make(mix_lambda=0.5), Watch()
+        schedule = ScalarSchedule("model.mix_lambda", Linear(start=0.5, end=0.0))
+        data = SelfPlayDataModule("envs.kuhn_poker", num_envs=16, num_steps=3, seed=4)
+        fit(model, data, tmp_path, callbacks=[schedule, watch], **options)
+        return model, watch.played
+
+    whole, played = run()
+    assert played == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    resumed, rest = run(ckpt_path=tmp_path / "half.ckpt")
+    assert rest == played[-len(rest) :]
+    ours, theirs = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_share_that_nobody_can_play_is_refused(tmp_path, quiet):
+    for options in ({"mix_lambda": 0.0}, {"use_scheduler": True}):
+        schedule = ScalarSchedule("model.mix_lambda", Linear(start=0.0, end=0.5))
+        with pytest.raises(ConfigError, match="mix_lambda=0"):
+            fit(make(**options), SelfPlayDataModule("envs.kuhn_poker", num_envs=16), tmp_path, callbacks=[schedule])
 
 
 def test_what_the_scheduler_learned_from_is_told(tmp_path, quiet):

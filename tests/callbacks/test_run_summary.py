@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.run_progress import RunProgress
 from callbacks.run_summary import RunSummary, thin
+from lit_rl.evaluation import Matches
 from lit_rl.ppo import PPO
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 
@@ -58,3 +59,19 @@ def test_a_run_with_lightnings_default_checkpoint_ends_well(make_fit, tmp_path):
     trainer.fit(model, data)
     summary = json.loads((tmp_path / "version_0" / "summary.json").read_text())
     assert "best_checkpoint" not in summary and summary["nash_conv"] > 0
+
+
+def test_matches_are_drawn_where_a_run_and_its_checkpoints_lie(make_fit, tmp_path, capsys):
+    trainer, model, data = make_fit(
+        data={"evaluation": [Matches(["random"], games=50, play=["sampled", "greedy"])]},
+        callbacks=[RunSummary(), LastCheckpoint()], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
+        logger=CSVLogger(tmp_path, name=""),
+    )  # fmt: skip
+    trainer.fit(model, data)
+    run = tmp_path / "version_0"
+    assert (run / "matches.png").read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["greedy"]["against"]["random"]["games"] == summary["against"]["random"]["games"] == 50
+    (metrics,) = trainer.validate(model, data, ckpt_path=str(run / "checkpoints" / "last.ckpt"), verbose=False)
+    assert metrics["eval/greedy/win_rate/random"] == pytest.approx(summary["greedy"]["win_rate"])
+    assert (run / "matches_last.png").exists() and str(run / "matches_last.png") in capsys.readouterr().out

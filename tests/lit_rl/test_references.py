@@ -11,7 +11,7 @@ from envs.game import load_game
 from lit_rl.losses import reference_kl
 from lit_rl.networks import MLP
 from lit_rl.policy import ActorCritic, PolicyOutput, mask_logits
-from lit_rl.references import Magnet, Portfolio, Refreshed
+from lit_rl.references import Magnet, Magnets, Portfolio, Refreshed
 
 STRATEGIES = ("recent", "best", "diverse")
 
@@ -74,9 +74,7 @@ def test_interpolation_glides_from_copy_to_copy(kuhn, place):
         reference.update(Biased(kuhn, 0.2), iteration)
     half = math.sqrt(0.9 * 0.5) / (math.sqrt(0.9 * 0.5) + math.sqrt(0.1 * 0.5))
     assert mixed == pytest.approx([half, 0.9, 0.9, 0.9], abs=1e-5)
-    assert first_prob(reference, place) == pytest.approx(
-        2 / 3 * 9 / (2 / 3 * 9 + 8 / 3 * 1) if False else 0.6, abs=1e-5
-    )
+    assert first_prob(reference, place) == pytest.approx(0.6, abs=1e-5)
 
 
 def portfolio(kuhn, members=(), main=0.5, **options):
@@ -88,6 +86,7 @@ def portfolio(kuhn, members=(), main=0.5, **options):
     made = Portfolio(Biased(kuhn, 0.5), kuhn, **({"capacity": 3, "add_every": 1, "main": fixed} | options))
     for iteration, first in enumerate(members):
         made.add(Biased(kuhn, first), iteration)
+    made.counts.copy_(made.valid)
     return made
 
 
@@ -108,6 +107,44 @@ def test_min_is_the_closest(kuhn, place):
     assert set(made.metrics()) == {"size"} | {
         f"{what}/{name}" for what in ("kl", "selected") for name in ("main", "member_0", "member_1")
     }
+
+
+def test_each_infostate_has_a_closest_of_its_own(kuhn, place):
+    made = portfolio(kuhn, (0.1, 0.9), main=0.5, distance="each")
+    obs, legal, weight = place
+    first = torch.tensor([0.9, 0.05, 0.55, 0.2])[torch.arange(len(obs)) % 4]
+    found = torch.softmax(made(obs, legal, torch.stack([first, 1 - first], 1).log(), weight), -1)[:, 0]
+    expected = torch.tensor([0.9, 0.1, 0.5, 0.1])[torch.arange(len(obs)) % 4]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("distance", ["min", "each"])
+def test_a_young_member_does_not_count(kuhn, place, distance):
+    made = portfolio(kuhn, main=0.5, distance=distance, min_age=3, add_every=10)
+    learner = Biased(kuhn, 0.9)
+    found = []
+    for iteration in range(9, 14):
+        made.update(learner, iteration)
+        found.append(first_prob(made, place, learner))
+    assert found == pytest.approx([0.5, 0.5, 0.5, 0.9, 0.9], abs=1e-5)
+
+
+def test_magnets_of_several_rates(kuhn, place):
+    """At each infostate the closest; after one update each has gone its share of the way."""
+    made = Magnets(Biased(kuhn, 0.5), kuhn, rates=[0.25, 0.75])
+    made.update(Biased(kuhn, 0.9), 0)
+    obs, legal, weight = place
+    slow, fast = (
+        math.exp(a) / (math.exp(a) + math.exp(b))
+        for rate in (0.25, 0.75)
+        for a, b in [[(1 - rate) * math.log(0.5) + rate * math.log(p) for p in (0.9, 0.1)]]
+    )
+    first = torch.tensor([0.5, 0.9])[torch.arange(len(obs)) % 2]
+    found = torch.softmax(made(obs, legal, torch.stack([first, 1 - first], 1).log(), weight), -1)[:, 0]
+    torch.testing.assert_close(found, torch.tensor([slow, fast])[torch.arange(len(obs)) % 2], atol=1e-5, rtol=0)
+    share = float(weight[::2].sum() / weight.sum())
+    assert [float(x) for x in made.metrics().values()] == pytest.approx([share, 1 - share])
+    assert list(made.metrics()) == ["selected/0.25", "selected/0.75"]
 
 
 def test_the_choice_counts_weights(kuhn, place):
@@ -282,6 +319,8 @@ def test_another_games_policy_is_refused(kuhn):
         (Portfolio, {"add_every": 0}, "add_every=0"),
         (Portfolio, {"drop": "newest"}, "drop='newest': unknown; use one of recent, best, diverse"),
         (Portfolio, {"distance": "max"}, "distance='max': unknown"),
+        (Portfolio, {"min_age": -1}, "min_age=-1"),
+        (Magnets, {"rates": [0.1, 1.0]}, "rates=.0.1, 1.0.: need to be distinct and between 0 and 1"),
         (Portfolio, {"softness": 0.0}, "softness=0"),
         (Refreshed, {"every": 0}, "every=0"),
         (Magnet, {"rate": 0.0}, "rate=0"),
