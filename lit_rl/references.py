@@ -43,14 +43,14 @@ class Reference(nn.Module):
         Args:
             log_probs: [M, A] of the learner there, for references that choose among several policies.
             weight: [M], what each infostate counts in that choice.
-            chunks: of policies with a memory: how the rows follow one another, for each of `policies()` with its own
+            chunks: of policies with a memory: how the rows follow one another, for each of `consulted()` with its own
                 memory; not given to others.
         """
         raise TypeError(f"{type(self).__name__} does not define forward(obs, legal, log_probs, weight) -> log rho")
 
-    def policies(self) -> list[nn.Module]:
+    def consulted(self) -> list[nn.Module]:
         """The policies that it keeps, in the order of `chunks`."""
-        raise TypeError(f"{type(self).__name__} does not define policies(), which a network with memory needs")
+        raise TypeError(f"{type(self).__name__} does not define consulted(), which a network with memory needs")
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         """Take in `policy` at the end of `iteration` (counted from 0)."""
@@ -127,7 +127,7 @@ class Magnet(Reference):
     ) -> Tensor:
         return log_policy(self.policy, obs, legal, *chunks)
 
-    def policies(self) -> list[nn.Module]:
+    def consulted(self) -> list[nn.Module]:
         return [self.policy]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
@@ -166,7 +166,7 @@ class Refreshed(Reference):
             return newest
         return torch.lerp(log_policy(self.before, obs, legal, *chunks[1:]), newest, self.share)
 
-    def policies(self) -> list[nn.Module]:
+    def consulted(self) -> list[nn.Module]:
         return [self.policy] if self.before is None else [self.policy, self.before]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
@@ -200,12 +200,19 @@ class Magnets(Reference):
         self.register_buffer("selected", torch.zeros(len(rates)))  # share of the last batch
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
-        logs = torch.stack([log_policy(policy, obs, legal) for policy in self.policies])  # [L, M, A]
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
+        pasts = chunks or [None] * len(self.policies)
+        asked = zip(self.policies, pasts, strict=True)
+        logs = torch.stack([log_policy(policy, obs, legal, past) for policy, past in asked])  # [L, M, A]
         closest = torch.stack([reference_kl(log_probs, log_rho) for log_rho in logs]).argmin(0)  # [M]
         chosen = torch.zeros_like(self.selected).index_add_(0, closest, weight.to(self.selected.dtype))
         self.selected.copy_(chosen / weight.sum())
         return logs[closest, torch.arange(len(closest), device=closest.device)]
+
+    def consulted(self) -> list[nn.Module]:
+        return list(self.policies)
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         for magnet, rate in zip(self.policies, self.rates):
@@ -318,8 +325,8 @@ class Portfolio(Reference):
         share = torch.where(usable, -usable.sum().float().log(), -math.inf)
         return torch.logsumexp(logs + share[:, None, None], dim=0)
 
-    def policies(self) -> list[nn.Module]:
-        return [*self.main.policies(), *self.members]
+    def consulted(self) -> list[nn.Module]:
+        return [*self.main.consulted(), *self.members]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         self.main.update(policy, iteration)

@@ -127,7 +127,7 @@ class RNaD(L.LightningModule):
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
         if self.remembers:
-            self._reference_memories = [memories(policy, rollout) for policy in self.reference.policies()]
+            self._reference_memories = [memories(policy, rollout) for policy in self.reference.consulted()]
         if self.form == "kl":
             advantages, valid = gae(rollout, self.credit.gamma, self.credit.gae_lambda)
             returns = advantages + rollout.value

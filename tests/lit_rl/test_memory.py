@@ -15,7 +15,7 @@ from lit_rl.batches import Minibatches, cut_into_chunks, memories, minibatches
 from lit_rl.networks import MLP, Dense, Recurrent
 from lit_rl.policy import ActorCritic, Chunks, output_of
 from lit_rl.ppo import PPO
-from lit_rl.references import Portfolio, Refreshed
+from lit_rl.references import Magnet, Magnets, Portfolio, Refreshed
 from lit_rl.returns import gae, two_player_v_trace
 from lit_rl.rnad import RNaD
 from lit_rl.rollout import STEPS, Collecting, Rollout, collect
@@ -292,9 +292,9 @@ def test_each_policy_of_a_reference_remembers_by_itself(cell, settings):
     kept = torch.zeros(len(batch.obs), dtype=torch.bool).index_fill_(0, batch.row, True)  # not burn-in
     assert torch.allclose(model._refer(batch, same, counts)[kept], same[kept], atol=1e-4)  # all are copies so far
     others = [copied(model.policy, 0.2) for _ in range(4)]
-    for mine, other in zip(model.reference.policies(), others, strict=True):
+    for mine, other in zip(model.reference.consulted(), others, strict=True):
         mine.load_state_dict(other.state_dict())
-    model.reference.valid.fill_(True)
+    model.reference.counts.fill_(True)
     model.reference.main.share.fill_(0.25)
     batch = next(model.make_batches(rollout, torch.Generator().manual_seed(0)))
     found = model._refer(batch, same, counts)[batch.row]
@@ -307,6 +307,15 @@ def test_each_policy_of_a_reference_remembers_by_itself(cell, settings):
     main = torch.lerp(logs[1], logs[0], 0.25)
     expected = torch.logsumexp(torch.stack([main, *logs[2:]]), 0) - torch.tensor(3.0).log()
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("reference", [Magnet, Magnets, Refreshed])
+def test_a_reference_that_is_a_copy_says_the_same(reference):
+    how = Minibatches(update_epochs=1, num_minibatches=1, chunk_length=2)
+    model = RNaD("envs.leduc_poker_last_card", network=lambda game: network(), reference=reference, minibatches=how)
+    batch = next(model.make_batches(played(model.policy), torch.Generator().manual_seed(0)))
+    same = torch.log_softmax(output_of(model.policy, batch.obs, batch.legal, batch.chunks).logits, -1)
+    assert torch.allclose(model._refer(batch, same, torch.ones(len(batch.obs))), same, atol=1e-4)
 
 
 def test_v_trace_sees_policy_target_and_reference_each_with_its_own_memory():
