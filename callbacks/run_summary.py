@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import time
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import lightning as L
 import torch
 
 from envs.exact.evaluation import all_rows
-from lit_rl.evaluation import Evaluation, Exact
+from lit_rl.evaluation import Evaluation, Exact, evaluator_for
+from lit_rl.policy import state_shape_of
 from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
@@ -70,20 +72,23 @@ class RunSummary(L.Callback):
     on_test_end = on_validation_end
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
-        """Write policy.csv: each infostate (player, obs) with the probability of each action."""
+        """Write policy.csv: each infostate (player, obs) with the probability of each action; of a policy with a memory
+        each infoset, and the row (from 0) of the one at which the same player decided before, -1 for none."""
         if not trainer.is_global_zero:
             return
         job: Exact = batch
-        evaluator, game = job.evaluator, job.evaluator.game
-        names = game.action_names or [str(a) for a in range(game.num_actions)]
+        policy = pl_module.export_policy()
+        evaluator, remembers = evaluator_for(policy, job.evaluator), bool(state_shape_of(policy))
+        names = evaluator.game.action_names or [str(a) for a in range(evaluator.game.num_actions)]
         path = _judged_folder(trainer) / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["player", "obs", *names])
+        writer.writerow(["player", "obs", *(["before"] if remembers else []), *names])
         rows = ((player, obs) for some, _, players in all_rows(evaluator) for player, obs in zip(players, some))
-        for (player, obs), probs in zip(rows, outputs.tolist(), strict=True):
-            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        pasts = ([before] for before in evaluator.before) if remembers else itertools.repeat([])
+        for (player, obs), past, probs in zip(rows, pasts, outputs.tolist()):
+            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *past, *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         if _is_untrained(trainer, pl_module):
             print(UNTRAINED)

@@ -194,6 +194,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             jobs = [Exact()] if self._asked is None else self._asked
             check_monitors(self.trainer, jobs, self.game, monitors)
             collecting = collecting_of(module)
+            collecting.check_steps(int(self.num_steps))
             if self.truncate_after is not None and not collecting.truncation:
                 raise ConfigError(
                     f"data.truncate_after={self.truncate_after}: {type(module).__name__} learns from games that are "

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from envs.env import RulesError
 from envs.exact import ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
-from envs.exact.evaluation import CHUNK, all_rows
+from envs.exact.evaluation import CHUNK, Policy, all_rows
 from envs.exact.evaluation import Evaluation as ExactEvaluation
 from envs.game import Game, Interface
 from envs.rng import derive_key
@@ -31,6 +31,7 @@ from lit_rl.league.match import MakeEnv, Match, match_players
 from lit_rl.league.matrix import draw_win_rates
 from lit_rl.league.players import NetworkPlayer, Player, load_player, name_of, names_a_file, path_and_arguments
 from lit_rl.league.ratings import expected_score
+from lit_rl.policy import state_shape_of
 from lit_rl.run.allowed import trust
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -151,15 +152,19 @@ class Exact(Evaluation):
     def __call__(self, policy: nn.Module) -> dict[str, float]:
         """Raises FloatingPointError where NashConv is one that no policy of this game can have."""
         with self._one_at_a_time:
-            ask, began = _Timed(probabilities(policy)), time.perf_counter()
-            metrics = exact_metrics(ask, self.evaluator)
-            self.seconds = {"forward": ask.seconds, "sums": time.perf_counter() - began - ask.seconds}
+            began = time.perf_counter()
+            answers, evaluator = _answers(policy, self.evaluator), evaluator_for(policy, self.evaluator)
+            forward = time.perf_counter() - began
+            ask = _Timed(answers) if callable(answers) else answers
+            metrics = exact_metrics(ask, evaluator)
+            forward += ask.seconds if callable(answers) else 0.0
+            self.seconds = {"forward": forward, "sums": time.perf_counter() - began - forward}
         return metrics
 
     def best_actions(self, policy: nn.Module) -> np.ndarray:
-        """[R] int16: see `envs.exact.evaluation.ExactEvaluator.best_actions`."""
+        """[R] int16 in `evaluator_for` the policy: see `envs.exact.evaluation.ExactEvaluator.best_actions`."""
         with self._one_at_a_time:
-            return self.evaluator.best_actions(probabilities(policy))
+            return evaluator_for(policy, self.evaluator).best_actions(_answers(policy, self.evaluator))
 
     def uniform(self) -> ExactEvaluation:
         """What the uniform policy is worth; evaluated once."""
@@ -445,7 +450,8 @@ def evaluation_step(module: L.LightningModule, job: Evaluation, batch_idx: int) 
 
 
 def table_step(module: L.LightningModule, job: Exact, batch_idx: int) -> Tensor:
-    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate.
+    """An algorithm's `predict_step`: action probabilities [R, A] of the exported policy at every infostate; of a policy
+    with a memory at every infoset (`GameTree.unfolded`).
 
     Raises:
         ConfigError: the game has too many of them.
@@ -497,22 +503,74 @@ class _Timed:
         return found
 
 
+def evaluator_for(policy: nn.Module, evaluator: ExactEvaluator) -> ExactEvaluator:
+    """The evaluator in which `policy` is a function of the row: with a memory that is the unfolded tree.
+
+    Raises:
+        ConfigError: it has a memory, and there is no tree.
+    """
+    if not state_shape_of(policy):
+        return evaluator
+    if not isinstance(evaluator, GameTree):
+        raise ConfigError(
+            f"data.evaluation: {type(policy).__name__} has a memory, and is evaluated exactly along own pasts on a "
+            f"tree alone; {evaluator.game.name} is too large for one: raise max_nodes of Exact, or use Matches"
+        )
+    return evaluator.unfolded
+
+
 def policy_table(policy: nn.Module, evaluator: ExactEvaluator, chunk: int = CHUNK) -> np.ndarray:
-    """Action probabilities [R, A] float64 of `policy` at every row of `evaluator`, in full precision."""
+    """Action probabilities [R, A] float64 of `policy` at every row of `evaluator`, in full precision.
+
+    With a memory at every infoset of the unfolded tree, as it is after the same player's decisions before.
+    """
+    if state_shape_of(policy):
+        return _table_along_own_pasts(policy, evaluator_for(policy, evaluator), chunk)
     ask = probabilities(policy)
     return np.concatenate([ask(obs, legal) for obs, legal, _ in all_rows(evaluator, chunk)])
 
 
-def exact_metrics(
-    policy: nn.Module | Callable[[np.ndarray, np.ndarray], np.ndarray], evaluator: ExactEvaluator
-) -> dict[str, float]:
+@torch.no_grad()
+def _table_along_own_pasts(policy: nn.Module, tree: GameTree, chunk: int) -> np.ndarray:
+    """Depth by depth: each infoset begins with what the policy remembered after the one before it."""
+    device, training, before = next(policy.parameters()).device, policy.training, tree.before
+    depth = np.zeros(len(before), np.int64)
+    while (deeper := np.where(before >= 0, depth[before] + 1, 0)).sum() > depth.sum():
+        depth = deeper
+    table, last, after = np.empty(tree.legal.shape), np.empty(0, np.int64), torch.zeros(1, *state_shape_of(policy))
+    policy.eval()
+    for d in range(depth.max() + 1):
+        rows, found = np.flatnonzero(depth == d), []
+        state = after[np.searchsorted(last, before[rows])] if d else after.expand(len(rows), *after.shape[1:])
+        for part in np.split(np.arange(len(rows)), range(chunk, len(rows), chunk)):
+            obs, legal = (torch.from_numpy(x[rows[part]]).to(device) for x in (tree.obs, tree.legal))
+            with torch.autocast(device.type, enabled=False):
+                output = policy(obs, legal, state[part].to(device))
+            table[rows[part]] = torch.softmax(output.logits.double(), dim=-1).cpu().numpy()
+            found.append(output.state.float().cpu())
+        last, after = rows, torch.cat(found)
+    policy.train(training)
+    return table
+
+
+def exact_evaluation(policy: nn.Module, evaluator: ExactEvaluator) -> ExactEvaluation:
+    """NashConv and returns of `policy`, also of one with a memory; raises as `evaluator_for`."""
+    return evaluator_for(policy, evaluator).evaluate(_answers(policy, evaluator))
+
+
+def _answers(policy: nn.Module, evaluator: ExactEvaluator) -> Policy:
+    """What `evaluator_for(policy, evaluator)` asks: a function of the row, or a table along own pasts."""
+    return policy_table(policy, evaluator) if state_shape_of(policy) else probabilities(policy)
+
+
+def exact_metrics(policy: nn.Module | Policy, evaluator: ExactEvaluator) -> dict[str, float]:
     """`eval/nash_conv`, `eval/exploitability` and each player's expected return, in the game's reward units.
 
     Raises:
         FloatingPointError: a NashConv that no policy of this game can have.
     """
-    ask = probabilities(policy) if isinstance(policy, nn.Module) else policy
-    evaluation, game = evaluator.evaluate(ask), evaluator.game
+    evaluation = exact_evaluation(policy, evaluator) if isinstance(policy, nn.Module) else evaluator.evaluate(policy)
+    game = evaluator.game
     most = 2 * game.num_players * game.max_return  # each gains at most from -max_return to max_return
     if not -1e-9 * most <= evaluation.nash_conv <= most:
         raise FloatingPointError(

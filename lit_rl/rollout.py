@@ -59,6 +59,15 @@ class Collecting:
     observe_all: bool = False  # keep every player's infostate at each decision, for critics of whole histories
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
     shaping: bool = True  # false: it learns from outcomes alone, without data.bonus_coef and data.team_share
+    chunk_length: int | None = None  # decisions of a seat that it learns from at once; a rollout has no fewer steps
+
+    def check_steps(self, num_steps: int) -> None:
+        """Raise ConfigError where a rollout of `num_steps` new steps is shorter than one chunk."""
+        if self.chunk_length is not None and num_steps < self.chunk_length:
+            raise ConfigError(
+                f"minibatches.chunk_length={self.chunk_length}: longer than a rollout, data.num_steps={num_steps}; "
+                "lower it, raise data.num_steps, or use null for all that a rollout has of a game"
+            )
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
         """[B, P] float32: how often each player explores; None where nobody does.
@@ -128,6 +137,10 @@ class Rollout:
         obs, bits = self.obs.flatten(0, 1), self.legal_bits.flatten(0, 1)
         first, row = merge_equal_rows(obs, bits)
         return obs[first], legal_of(bits[first], self.num_actions), row
+
+    def each(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As `distinct`, where no two rows are alike, since a memory stands beside them: M = T * B."""
+        return self.obs.flatten(0, 1), self.legal.flatten(0, 1), torch.arange(self.action.numel())
 
     @property
     def num_decisions(self) -> int:
@@ -225,6 +238,7 @@ def collect(
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
+    collecting.check_steps(num_steps)
     shapes = bonus_coef != 0 or team_share != 0
     sums_to_zero = _sums_to_zero(env, bonus_coef, team_share)
     actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero)

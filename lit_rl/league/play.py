@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
 from envs.game import CHANCE, Game, action_names, load_game
@@ -185,11 +184,7 @@ class Table:
         """Print what each other player would do here, and what a network thinks that the position is worth."""
         for player in self._others():
             memory, probs = _memory(player), np.zeros((1, self.game.num_actions), np.float32)
-            value = ""
-            if isinstance(player, NetworkPlayer) and not player.state_shape:
-                with torch.no_grad():
-                    output = player.policy(torch.from_numpy(self.env.obs), torch.from_numpy(self.env.legal))
-                value = f"   value {float(output.value[0]):+.3f}"
+            value = f"   value {player.value(self.env, ROW)[0]:+.3f}" if isinstance(player, NetworkPlayer) else ""
             player.act(self.env, ROW, probs)
             _remember(player, memory)
             total = float(probs[0, list(names)].sum())

@@ -104,8 +104,7 @@ class NetworkPlayer:
 
     def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Probabilities [n, A] of a policy with memory, which sees these infostates next."""
-        self._grow(len(player), int(player.max()) + 1)
-        where = torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
+        where = self._seats(player, rows)
         output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
         self._memory[where] = output.state.float().cpu()
         return self._probs(output.logits.float()).cpu().numpy()
@@ -114,6 +113,20 @@ class NetworkPlayer:
         if self.greedy:
             return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
         return torch.softmax(logits, dim=-1)
+
+    @torch.no_grad()
+    def value(self, table: Table, rows: np.ndarray) -> np.ndarray:
+        """What the policy expects for the movers in these rows, [n] float32; nothing is remembered of it."""
+        seen = [torch.from_numpy(x[rows]).to(self.device) for x in (table.obs, table.legal)]
+        if self.state_shape:
+            where = self._seats(table.player, rows)
+            seen.append(self._memory[where].to(self.device))
+        return self.policy(*seen).value.float().cpu().numpy()
+
+    def _seats(self, player: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where the memory of the movers in these rows is."""
+        self._grow(len(player), int(player.max()) + 1)
+        return torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
 
     def _grow(self, num_rows: int, num_players: int) -> None:
         b, p = self._memory.shape[:2]
@@ -261,7 +274,10 @@ def has_table(player: Player, evaluator: ExactEvaluator) -> bool:
 
 
 def player_table(player: Player, evaluator: ExactEvaluator, chunk: int = CHUNK) -> np.ndarray:
-    """Action probabilities [R, A] float64 of a player at every row of `evaluator`, normalised; see `has_table`."""
+    """Action probabilities [R, A] float64 of a player at every row of `evaluator`, normalised; see `has_table`.
+
+    The player has no memory: a row is all that it is told.
+    """
     states, found = getattr(evaluator, "state", None), []
     for start in range(0, evaluator.num_rows, chunk):
         obs, legal, mover = evaluator.rows(start, min(start + chunk, evaluator.num_rows))

@@ -50,7 +50,8 @@ def save_plain_hyperparameters(module: L.LightningModule) -> None:
 
 
 def spec_of(factory) -> dict | None:
-    """How the command line would say a factory: a class, or a `functools.partial` of one with plain named arguments.
+    """How the command line would say a factory: a class, or a `functools.partial` of one with named arguments that are
+    plain, or such factories.
 
     What the command line has said already stays; None for a lambda and the like.
     """
@@ -61,9 +62,12 @@ def spec_of(factory) -> dict | None:
     if not isinstance(kind, type) or "." in kind.__qualname__ or (partial and factory.args):
         return None
     try:
-        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain(arguments)}
+        found = {name: spec_of(x) if callable(x) else plain(x) for name, x in arguments.items()}
     except TypeError:
         return None
+    if any(found[name] is None for name, x in arguments.items() if x is not None):
+        return None
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": found}
 
 
 def plain(value):

@@ -41,6 +41,20 @@ def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, 
         assert digest(root / "version_0") == reference, number
 
 
+@pytest.mark.parametrize("name", ["last_card_ppo", "last_card_neurd"])
+def test_memories_go_on_to_the_last_bit(litrl, tmp_path, undisturbed, name):
+    """Stopped between the passes over a rollout, at its ends and within: stored, refreshed and references' memories."""
+    short = ["--trainer.max_epochs", "5" if name == "last_card_ppo" else "11", "--trainer.check_val_every_n_epoch", "2"]
+    assert litrl(fit_arguments(name, tmp_path / "whole") + short, tmp_path / "log") == 0, last_line(tmp_path / "log")
+    reference = digest(tmp_path / "whole" / "version_0")
+    for number in (0, 5, 6, 7, 8, 9):
+        root = tmp_path / str(number)
+        code = litrl(fit_arguments(name, root) + short, tmp_path / "log", sabotage=("stop_after_batch", number))
+        assert code == 143, last_line(tmp_path / "log")
+        assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
+        assert digest(root / "version_0") == reference, number
+
+
 @pytest.mark.parametrize(
     "odd",
     [
