@@ -246,7 +246,7 @@ def test_a_league_has_members_with_memories_and_an_oracle(tmp_path, kuhn):
     players = [data.opposition.player(name) for name in seated]
     assert any(isinstance(p, NetworkPlayer) and p.state_shape == (8,) for p in players)
     data = LeagueDataModule("envs.leduc_poker_last_card", num_envs=32, num_steps=8, opponents=["random"])
-    with pytest.raises(ConfigError, match="OracleExploiter: the obs of leduc_poker_last_card forgets"):
+    with pytest.raises(ConfigError, match="OracleExploiter: the observations of leduc_poker_last_card forget"):
         league_fit(data, learner("envs.leduc_poker_last_card"), [OracleExploiter(every=2)], tmp_path / "other")
 
 
