@@ -17,7 +17,7 @@ from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.errors import StorageError, exit_code
 from lit_rl.run.resume import well_formed
 from lit_rl.run.run_folder import RunLogger, read_status, write_json
-from lit_rl.run.saved_optimizers import check_training_state
+from lit_rl.run.saved_optimizers import take_training_state
 from lit_rl.run.saved_values import need, saved_dict, saved_int, saved_text
 from lit_rl.run.signals import Stopped, requests
 
@@ -72,6 +72,15 @@ class LastCheckpoint(Checkpoint):
         self._checkpointed = True  # what status.json says of this folder; see `lit_rl.run.run_folder`
         self._ended_at: int | None = None  # max_epochs of the run, if it has reached its end
 
+    @classmethod
+    def of(cls, trainer: L.Trainer) -> "LastCheckpoint | None":
+        """The one that this run has, if it has one."""
+        return next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, cls)), None)
+
+    def path(self, name: str) -> Path:
+        """Of a checkpoint of this run."""
+        return self._folder / "checkpoints" / name
+
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
@@ -106,7 +115,7 @@ class LastCheckpoint(Checkpoint):
         folder was moved."""
         if trainer.state.fn == "fit":
             with well_formed("the optimizers' state"):
-                check_training_state(checkpoint, pl_module)
+                take_training_state(checkpoint, pl_module)
         states = saved_dict(checkpoint.get("callbacks"), "callbacks")
         need(trainer.state.fn != "fit" or self.state_key in states, f"callbacks has no {self.state_key}")
         for callback in trainer.checkpoint_callbacks:
@@ -195,7 +204,7 @@ class LastCheckpoint(Checkpoint):
         except OSError:
             pass  # the exception on its way says more than a full disk
 
-    def save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer, name: str = "last.ckpt") -> None:
         """Save at the border of an iteration: in on_train_epoch_start or on_train_end, on every rank."""
         # Lightning's loops still count the batches of the last iteration here, and a run that went on would skip the
         # next one; they reset these counters themselves as soon as it begins.
@@ -204,14 +213,16 @@ class LastCheckpoint(Checkpoint):
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
         nobody_looks_at_the_rollout(trainer)
-        self._write(trainer, loop._batches_that_stepped)
+        self._write(trainer, loop._batches_that_stepped, name)
 
-    def _write(self, trainer: L.Trainer, steps: int) -> None:
+    def _write(self, trainer: L.Trainer, steps: int, name: str = "last.ckpt") -> None:
         self._steps, writer = steps, trainer.strategy.checkpoint_io
         writer.forgiving = True
-        trainer.save_checkpoint(self._folder / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(self.path(name))
         writer.forgiving = False
-        self._steps, self._saved_at = None, time.monotonic()
+        self._steps = None
+        if name == "last.ckpt":
+            self._saved_at = time.monotonic()
 
     def _before_first(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not self._checkpointed:

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import itertools
 import time
 from pathlib import Path
 
 import lightning as L
 import torch
 
-from lit_rl.evaluation import Evaluation, Exact
+from envs.exact.evaluation import all_rows
+from lit_rl.evaluation import Evaluation, Exact, evaluator_for
+from lit_rl.policy import state_shape_of
 from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.figures import new_figure, save_figure
 from lit_rl.run.run_folder import write_json
@@ -22,11 +25,12 @@ COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
 class RunSummary(L.Callback):
     """Print what `data.evaluation` measures of the exported policy, after fit, validate and test.
 
-    After a fit the run folder also holds summary.json and learning_curve.png, of the first evaluation's headline.
-    `litrl predict` writes the exported policy: policy.csv.
+    After a fit the run folder also holds summary.json, learning_curve.png, of the first evaluation's headline, and a
+    picture of matches by opponent and seat: matches.png. `litrl validate` draws that of a checkpoint into its run
+    folder, matches_<checkpoint>.png. `litrl predict` writes the exported policy: policy.csv.
 
     Args:
-        plot: draw the learning curve.
+        plot: draw pictures.
     """
 
     def __init__(self, plot: bool = True):
@@ -34,6 +38,7 @@ class RunSummary(L.Callback):
         self._began, self._seconds_before = 0.0, 0.0
         self._log_dir: str | None = None
         self._curve: list[list[float]] = []  # [decisions, headline] of validations
+        self._measured_at = 0.0  # decisions, of the running validation
 
     def state_dict(self) -> dict:
         return {"curve": self._curve, "seconds": self._seconds()}
@@ -51,10 +56,15 @@ class RunSummary(L.Callback):
         log_dir = trainer.log_dir  # on every rank: Lightning broadcasts it
         self._log_dir = log_dir if trainer.loggers else None  # without a logger it is where run folders would lie
 
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
+        """Remember where the point lies: what was done beside training is of an earlier policy."""
+        decisions = getattr(batch, "decisions", None)
+        self._measured_at = float(pl_module.decisions if decisions is None else decisions)
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         jobs = trainer.datamodule.evaluation
         if trainer.state.fn == "fit" and jobs and jobs[0].headline in trainer.callback_metrics:
-            self._curve.append([float(pl_module.decisions), float(trainer.callback_metrics[jobs[0].headline])])
+            self._curve.append([self._measured_at, float(trainer.callback_metrics[jobs[0].headline])])
             thin(self._curve, CURVE_POINTS)
         elif trainer.state.fn != "fit" and trainer.is_global_zero:
             self._measure(trainer, pl_module)
@@ -62,25 +72,27 @@ class RunSummary(L.Callback):
     on_test_end = on_validation_end
 
     def on_predict_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs, batch, *args) -> None:
-        """Write policy.csv: each infostate (player, obs) with the probability of each action."""
+        """Write policy.csv: each infostate (player, obs) with the probability of each action; of a policy with a memory
+        each infoset, and the row (from 0) of the one at which the same player decided before, -1 for none."""
         if not trainer.is_global_zero:
             return
-        checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
-        folder = checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
         job: Exact = batch
-        tree = job.tree
-        names = tree.game.action_names or [str(a) for a in range(tree.game.num_actions)]
-        path = folder / "policy.csv"
+        policy = pl_module.export_policy()
+        evaluator, remembers = evaluator_for(policy, job.evaluator), bool(state_shape_of(policy))
+        names = evaluator.game.action_names or [str(a) for a in range(evaluator.game.num_actions)]
+        path = _judged_folder(trainer) / "policy.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = io.StringIO(newline="")
         writer = csv.writer(text)
-        writer.writerow(["player", "obs", *names])
-        for player, obs, probs in zip(tree.row_player, tree.obs, outputs.tolist()):
-            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *(f"{p:.6f}" for p in probs)])
+        writer.writerow(["player", "obs", *(["before"] if remembers else []), *names])
+        rows = ((player, obs) for some, _, players in all_rows(evaluator) for player, obs in zip(players, some))
+        pasts = ([before] for before in evaluator.before) if remembers else itertools.repeat([])
+        for (player, obs), past, probs in zip(rows, pasts, outputs.tolist()):
+            writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *past, *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         if _is_untrained(trainer, pl_module):
             print(UNTRAINED)
-        print(f"policy of {tree.num_rows} infostates: {path}")
+        print(f"policy of {evaluator.num_rows} infostates: {path}")
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -140,7 +152,26 @@ class RunSummary(L.Callback):
                 self._end_curve(float(decisions), metrics[job.headline])
             summary |= job.summary(metrics)
             print("\n".join(f"  {line}" for line in job.lines(metrics)))
+            self._draw(job, trainer, pl_module)
         return summary
+
+    def _draw(self, job: Evaluation, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        name, fits = type(job).__name__.lower(), trainer.state.fn == "fit"
+        if not self.plot or (fits and self._log_dir is None):
+            return
+        judged = Path(trainer.ckpt_path).stem if trainer.ckpt_path and not fits else None
+        folder = Path(self._log_dir) if fits else _judged_folder(trainer)
+        path = folder / (f"{name}.png" if judged is None else f"{name}_{judged}.png")
+        what = f"{trainer.datamodule.game.name}: {type(pl_module).__name__}"
+        drawn = job.draw(f"{what} after {int(pl_module.decisions):,} decisions", path)
+        if drawn and not fits:
+            print(f"  picture: {path}")
+
+
+def _judged_folder(trainer: L.Trainer) -> Path:
+    """The run folder of the checkpoint that is judged; where run folders would lie if it has none."""
+    checkpoints = Path(trainer.ckpt_path).parent if trainer.ckpt_path else Path()
+    return checkpoints.parent if checkpoints.name == "checkpoints" else Path(trainer.default_root_dir)
 
 
 def _is_untrained(trainer: L.Trainer, pl_module: L.LightningModule) -> bool:

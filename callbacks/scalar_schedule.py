@@ -54,7 +54,11 @@ class ScalarSchedule(L.Callback):
         owner = self._owner(trainer, pl_module)
         setattr(owner, self.name, self._typed(owner, self.schedule(trainer.current_epoch, trainer.max_epochs)))
 
-    on_train_start = on_train_epoch_start  # a run resumed in mid-iteration begins no new one
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # a run resumed in mid-iteration begins no new one
+        if trainer.ckpt_path is not None and trainer.is_global_zero:
+            value = getattr(self._owner(trainer, pl_module), self.name)
+            print(f"  {self.target} goes on at {value:.6g}, iteration {trainer.current_epoch} of {trainer.max_epochs}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if is_log_iteration(trainer):

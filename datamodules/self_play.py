@@ -5,7 +5,7 @@ import itertools
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import lightning as L
 import numpy as np
@@ -87,8 +87,17 @@ class RolloutLoader:
                 yield batch
 
 
-class EvaluationJobs(list):
-    """What `validation_step` gets, one by one. (Lightning would take a plain list for a list of loaders.)"""
+class EvaluationJobs:
+    """What `validation_step` gets, one by one, as it is by then. (Lightning takes a plain list for several loaders.)"""
+
+    def __init__(self, jobs: Callable[[], Sequence[Evaluation]]):
+        self.jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs())
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        return iter(self.jobs())
 
 
 class SelfPlayDataModule(L.LightningDataModule):
@@ -137,6 +146,7 @@ class SelfPlayDataModule(L.LightningDataModule):
         self.opponents: Opponents | None = None  # None: the current policy sits in every seat
         self.loader = RolloutLoader(self)
         self.evaluation: list[Evaluation] = []  # once opened
+        self.answers: list[Evaluation] = []  # of these jobs, done beside training, which the next validation logs
         self._asked = evaluation
         self._records = False  # a callback wants to replay games
         self._restored: dict | None = None  # of a checkpoint, until the env is there to take it
@@ -147,9 +157,14 @@ class SelfPlayDataModule(L.LightningDataModule):
     __str__ = __repr__
 
     @property
+    def exact(self) -> Exact | None:
+        """Exact evaluation, if there is."""
+        return next((job for job in self.evaluation if isinstance(job, Exact)), None)
+
+    @property
     def tree(self) -> GameTree | None:
-        """The game tree, if there is exact evaluation."""
-        return next((job.tree for job in self.evaluation if isinstance(job, Exact)), None)
+        """The game tree, if exact evaluation has one."""
+        return None if self.exact is None else self.exact.tree
 
     def make_env(self, num_envs: int, seed: int, *, record: bool = False, observe_all: bool = False) -> Env:
         """The env that is played in. Overridden by games that are no `Game`.
@@ -179,6 +194,7 @@ class SelfPlayDataModule(L.LightningDataModule):
             jobs = [Exact()] if self._asked is None else self._asked
             check_monitors(self.trainer, jobs, self.game, monitors)
             collecting = collecting_of(module)
+            collecting.check_steps(int(self.num_steps))
             if self.truncate_after is not None and not collecting.truncation:
                 raise ConfigError(
                     f"data.truncate_after={self.truncate_after}: {type(module).__name__} learns from games that are "
@@ -332,16 +348,18 @@ class SelfPlayDataModule(L.LightningDataModule):
         seed = saved_int(saved["seed"], "seed", 0, 2**64 - 1)
         self.loader.rollout, self.loader.cursor = rollout, saved_int(mine["cursor"], "cursor", 0, most)
         self.loader.resumed = True
-        warn_of("data was", settings | {"seed": seed}, self.settings | {"seed": self.seed})
+        warn_of("data was", settings, self.settings)
+        if seed != self.seed and self.trainer.is_global_zero:
+            print(f"  seed={self.seed} has no effect: the random streams are the checkpoint's, of seed={seed}")
         self.seed = seed  # the run's shuffling goes on, too
 
     def train_dataloader(self) -> RolloutLoader:
         return self.loader
 
     def val_dataloader(self) -> EvaluationJobs:
-        return EvaluationJobs(self.evaluation)
+        return EvaluationJobs(lambda: self.answers or self.evaluation)
 
     test_dataloader = val_dataloader
 
     def predict_dataloader(self) -> EvaluationJobs:
-        return EvaluationJobs([job for job in self.evaluation if isinstance(job, Exact)])
+        return EvaluationJobs(lambda: [job for job in self.evaluation if isinstance(job, Exact)])

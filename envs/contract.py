@@ -33,7 +33,8 @@ PROMISES = {
     "parts": "the named parts lie inside a flat obs and do not overlap (where declared)",
     "redact": "what redact leaves of a state depends on the player's obs alone, and keeps that and the legal actions "
     "(where declared)",
-    "bonus": "bonuses are finite, none before the first decision (where declared)",
+    "bonus": "bonuses are finite, none before the first decision, and sum to 0 where that is claimed (where declared)",
+    "names": "every legal action has a name, and no two share one (where positions name them)",
     "structure": "games that end with equal payoff_class and equal hands are worth the same (where declared)",
     "out": "a player who is out does not decide again in that game (where declared)",
 }
@@ -67,6 +68,7 @@ def check_game(game: Game, num_games: int = 500, seed: int = 0) -> list[str]:
         "parts": bool(game.obs_parts),
         "redact": game.redact is not None,
         "bonus": game.bonus is not None,
+        "names": game.names_of is not None,
         "structure": isinstance(game.structure, DealtThenPublic),
         "out": game.out is not None,
     }
@@ -183,6 +185,8 @@ def _play(game: Game, rng, legal_of: dict, past_of: dict, worth_of: dict) -> lis
             if not legal.any():
                 raise _broken(game, "legal", f"player {player} has no legal action", actions)
             action = int(rng.choice(np.flatnonzero(legal)))
+            if game.names_of is not None:
+                _check_names(game, state, np.flatnonzero(legal).tolist(), actions)
             infostate = bytes([player]) + _obs(game, state, player, actions).tobytes()
             if legal_of.setdefault(infostate, legal.tobytes()) != legal.tobytes():
                 raise _broken(game, "infostate", f"player {player}: {np.flatnonzero(legal).tolist()} now", actions)
@@ -206,8 +210,18 @@ def _play(game: Game, rng, legal_of: dict, past_of: dict, worth_of: dict) -> lis
             bonus = _bonus(game, state, actions)
             if not np.isfinite(bonus).all() or (bonus.any() and not decided):
                 raise _broken(game, "bonus", f"bonus={bonus.tolist()}", actions)
+            if game.bonus_zero_sum and abs(bonus.sum()) > 1e-9:
+                raise _broken(game, "bonus", f"bonus={bonus.tolist()}, bonus_zero_sum is claimed", actions)
         if game.out is not None:
             gone |= {p for p in range(game.num_players) if game.out(state, p)}
+
+
+def _check_names(game: Game, state, legal: list[int], actions: list[int]) -> None:
+    found: dict[str, int] = {}
+    for action in legal:
+        names = game.names_of(state, action)
+        if not names or any(found.setdefault(name, action) != action for name in names):
+            raise _broken(game, "names", f"action {action} is called {names}; taken are {found}", actions)
 
 
 def _views(game: Game, state, actions: list[int]) -> tuple:

@@ -35,6 +35,7 @@ class Buffers(NamedTuple):
     done: np.ndarray
     truncated: np.ndarray
     final_obs: np.ndarray
+    final_player: np.ndarray
     final_out: np.ndarray
     history: np.ndarray
     num_decisions: np.ndarray
@@ -139,8 +140,8 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
 
     @kernel
     def reset(
-        thread, lo, hi, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_out, history,
-        num_decisions, moves, streams, game_streams, fresh, probs, earned,
+        thread, lo, hi, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_player,
+        final_out, history, num_decisions, moves, streams, game_streams, fresh, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
@@ -158,8 +159,8 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
 
     @kernel
     def step(
-        thread, lo, hi, action, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_out,
-        history, num_decisions, moves, streams, game_streams, fresh, probs, earned,
+        thread, lo, hi, action, state, player, legal, obs, rewards, bonus, done, truncated, final_obs, final_player,
+        final_out, history, num_decisions, moves, streams, game_streams, fresh, probs, earned,
     ):  # fmt: skip
         for b in range(lo, hi):
             for p in range(num_players):
@@ -174,6 +175,7 @@ def compile_driver(game: Game, truncate_after: int | None, observe_all: bool = F
             if truncates:
                 truncated[b] = not ended and num_decisions[b] >= truncate_after
                 if truncated[b]:
+                    final_player[b] = mover
                     for p in range(num_players):
                         final_obs[b, p] = 0
                         observe(state[b], p, final_obs[b, p])

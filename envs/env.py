@@ -63,6 +63,8 @@ class Env(Protocol):
     final_obs: np.ndarray
     """[B, P, *D]: every player's infostate where a game was truncated, stale elsewhere; [B, 0, *D] of an env that
     never truncates."""
+    final_player: np.ndarray
+    """[B] int8: who was to move where a game was truncated; stale elsewhere."""
     final_out: np.ndarray
     """[B, P] bool: who was out (see `out`) where a game was truncated; stale elsewhere."""
     history: np.ndarray

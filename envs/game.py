@@ -50,6 +50,7 @@ class Interface:
     zero_sum: bool = True
     perfect_recall: bool = True  # obs tells a player everything it has seen and done
     perfect_information: bool = False  # nothing is hidden from anybody
+    bonus_zero_sum: bool = False  # bonuses, where there are any, sum to 0 too
     teams: tuple[int, ...] = ()  # the team of each player, numbered from 0; (): everybody plays alone
     obs_parts: Mapping[str, Part] = field(default_factory=dict, hash=False)  # of a flat obs; see `parts`
 
@@ -70,6 +71,9 @@ class Game(Interface):
     Letters as in `Interface`; C = `num_chance_outcomes`.
     Buffers handed to the functions (`legal`, `probs`, `out`, `obs`) arrive zeroed; a function writes what is not zero.
     No rewards are earned before the first decision. `envs.contract.check_game` tests all of this.
+
+    `names_of` is for games where what players call an action depends on the position. They see the first name, and may
+    type any.
 
     `redact` is for players written by hand that want the state itself: what is left of the record is a function of the
     player's obs, wherever that player is to move. `bonus` is seen by learning alone, if at all: what a game is worth,
@@ -93,6 +97,7 @@ class Game(Interface):
     redact: Callable | None = None  # (state, player) -> None: erases what player, who is to move, may not know
     bonus: Callable | None = None  # (state, out [P] float64) -> None: earned by the last action besides, for learning
     out: Callable | None = None  # (state, player) -> bool: will not decide again in this game; worth 0 from here on
+    names_of: Callable[[np.record, int], tuple[str, ...]] | None = None  # ordinary Python: of a legal action
     structure: DealtThenPublic | PhantomBoard | None = None  # lets exact evaluation be fast, see `envs.structure`
 
     def __post_init__(self) -> None:
@@ -110,6 +115,14 @@ def parts(game: Interface, obs: Array) -> dict[str, Array]:
     """The named parts of `obs` [..., D], of numpy or torch: views [..., *shape] by name, nothing is copied."""
     ahead = tuple(obs.shape[:-1])
     return {name: obs[..., part.start : part.stop].reshape(ahead + part.shape) for name, part in game.obs_parts.items()}
+
+
+def action_names(game: Interface, state: np.record, action: int) -> tuple[str, ...]:
+    """What players call an action that is legal in `state`; its number where it has no name."""
+    names_of = getattr(game, "names_of", None)  # an `Interface` has none
+    if names_of is not None:
+        return names_of(state, action)
+    return (game.action_names[action] if game.action_names else str(action),)
 
 
 def load_game(path: str) -> Game:

@@ -125,8 +125,9 @@ class _Kept(_Cache):
             return None
         target = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, codegen.magic_tuple())
         switches = (config.BOUNDSCHECK, config.OPT, config.ENABLE_AVX, config.DEBUG, config.FULL_TRACEBACKS)
-        words = repr((digest, str(sig), target, switches))
-        name = self._dispatcher.py_func.__name__
+        function = self._dispatcher.py_func  # its module is named in what is kept, and imported with it
+        words = repr((digest, str(sig), target, switches, function.__module__))
+        name = function.__name__
         return place / f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:40]}.nbc"
 
 

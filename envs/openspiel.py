@@ -156,7 +156,7 @@ class OpenSpielEnv(Env):
         self.rewards, self.bonus = np.zeros((b, p), np.float32), np.zeros((b, p), np.float32)
         self.done, self.truncated = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
         self.final_obs = np.zeros((b, 0 if truncate_after is None else p, *d), np.float32)
-        self.final_out = np.zeros((b, p), np.bool_)
+        self.final_out, self.final_player = np.zeros((b, p), np.bool_), np.zeros(b, np.int8)
         self.history = np.zeros((b, p if observe_all else 0, *d), np.float32)
         self.num_decisions, self.game_streams = np.zeros(b, np.int32), np.zeros(b, np.uint64)
         self.chance_streams = make_streams(b, seed, CHANCE_STREAM)

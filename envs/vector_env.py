@@ -24,6 +24,7 @@ SHARED = ("fresh", "probs", "earned")  # by all rows of a thread
 PER_ROW = tuple(name for name in Buffers._fields if name not in SHARED)
 CHANGES = ("rewards", "bonus", "done", "truncated")  # what came of a step
 END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
+BLOCK = 64  # actions that are looked at together
 FIRST_MOVES = 32  # decisions that there is room for at first
 
 
@@ -249,6 +250,7 @@ class VectorEnv(Env):
             done=np.zeros(b, np.bool_),
             truncated=np.zeros(b, np.bool_),
             final_obs=np.zeros((b, 0 if self.truncate_after is None else p, *d), game.obs_dtype),
+            final_player=np.zeros(b, np.int8),
             final_out=np.zeros((b, p), np.bool_),
             history=np.zeros((b, p if self._observes_all else 0, *d), game.obs_dtype),
             num_decisions=np.zeros(b, np.int32),
@@ -393,9 +395,16 @@ def _sample_uniform(thread, lo, hi, legal, streams, action):
         for a in range(num_actions):
             count += legal[b, a]
         skip = int(uniform(streams, b) * count)
-        chosen = 0
-        for a in range(num_actions):
-            if legal[b, a] and skip == 0:
-                chosen = a
-            skip -= legal[b, a]
-        action[b] = chosen
+        first = 0
+        while first + BLOCK <= num_actions:  # a count without a branch is vectorized
+            count = 0
+            for a in range(BLOCK):
+                count += legal[b, first + a]
+            if count > skip:
+                break
+            skip -= count
+            first += BLOCK
+        while first < num_actions - 1 and (skip > 0 or not legal[b, first]):
+            skip -= legal[b, first]
+            first += 1
+        action[b] = first

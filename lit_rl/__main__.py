@@ -12,10 +12,12 @@ from lit_rl.run.signals import Stopped, requests
 
 COMMANDS = {  # each imports what it needs itself: Lightning takes seconds, and most go without
     "play": "lit_rl.league.play",
+    "usi": "lit_rl.league.usi",
     "compare": "lit_rl.run.study.compare",
     "seeds": "lit_rl.run.study.seeds",
     "board": "lit_rl.run.study.board",
     "sweep": "lit_rl.run.study.sweep",
+    "profile": "lit_rl.run.study.profile",
 }
 
 

@@ -5,12 +5,13 @@ Proximal Policy Optimization (Schulman et al. 2017, arXiv 1707.06347) with the i
 minibatches. Rudolph et al. (2025, arXiv 2502.08938) found it competitive in games of hidden information once the
 entropy coefficient is large. Here the coefficient anneals, and an average of the weights is exported.
 Ours, not from a paper: learning from whole games only (`lit_rl.rollout.Collecting`) and counting infostates rather than
-decisions (`lit_rl.batches.infostate_weights`). What it leaves out: recurrence, reference policies (see R-NaD).
+decisions (`lit_rl.batches.infostate_weights`). What it leaves out: reference policies (see R-NaD).
 
     litrl fit --config configs/leduc_ppo.yaml      NashConv 0.321 at 10 M decisions, median of 8 runs (uniform: 4.747)
 
 One iteration: the datamodule collects `Rollout [T, B, ...]` -> `make_batches` -> `Batch [N, ...]` -> `training_step`:
-losses [N], their mean. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions.
+losses [N], their mean. Letters: T steps, B envs, N rows of a minibatch, M distinct, A actions. A network with a memory
+sees M rows along chunks of its own decisions (`lit_rl.batches`).
 """
 
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
 from lit_rl.meter import Meter
 from lit_rl.networks import MLP
-from lit_rl.policy import NetworkFactory, average_of
+from lit_rl.policy import NetworkFactory, average_of, output_of
 from lit_rl.returns import Credit, gae
 from lit_rl.rollout import Collecting, Rollout, Temperature
 from lit_rl.run.errors import check_ranges
@@ -91,14 +92,16 @@ class PPO(L.LightningModule):
         self.sampling_temperature = sampling_temperature
         self.clip, self.value_clip, self.value_coef, self.entropy_coef = clip, value_clip, value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
+        self.minibatches.check(self.policy)
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
+        self.kept: dict[str, Tensor] = {}  # memories that were refreshed in the running iteration
         self.register_buffer("stopped", torch.zeros((), dtype=torch.bool))  # by target_kl, until the iteration ends
 
     @property
     def collecting(self) -> Collecting:
         how = {"cut_games": self.credit.cut_games, "merge_rows": self.minibatches.merge_rows}
-        return Collecting(temperature=self.sampling_temperature, **how)
+        return Collecting(self.sampling_temperature, chunk_length=self.minibatches.chunk_length, **how)
 
     def export_policy(self) -> nn.Module:
         return self.policy if self.average is None else self.average.module
@@ -106,7 +109,10 @@ class PPO(L.LightningModule):
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
         """Advantages for the rollout, then shuffled passes of minibatches."""
         advantages, valid = gae(rollout, self.credit.gamma, self.credit.gae_lambda)
-        return minibatches(rollout, advantages, advantages + rollout.value, valid, self.minibatches, generator)
+        returns = advantages + rollout.value
+        return minibatches(
+            rollout, advantages, returns, valid, self.minibatches, generator, self.policy, self.kept
+        )  # fmt: skip
 
     def on_train_start(self) -> None:
         self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
@@ -114,7 +120,7 @@ class PPO(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.stopped:  # in step on all ranks, and the weights stay: see optimizer_step
             return sum(p.sum() * 0 for p in self.policy.parameters())
-        output = self.policy(batch.obs, batch.legal)
+        output = output_of(self.policy, batch.obs, batch.legal, batch.chunks)
         log_probs = torch.log_softmax(output.logits / batch.temperature, dim=-1)  # [M, A]
         log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
         advantages = batch.advantages

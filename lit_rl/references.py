@@ -9,6 +9,8 @@ weights it was shown: no random numbers, so that a resumed run goes on bit by bi
 Measured on Leduc (configs/LOG.md): a portfolio that takes its copies when its main reference does holds a copy of that
 one as its newest, and so does what a single reference does; a mixture of the members holds back.
 
+Of policies with a memory each has one of its own: what it would have remembered, had it seen the same decisions.
+
 Letters: M infostates, A actions, K members of a portfolio, L policies (the main reference and K members), R probe rows.
 """
 
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from envs.game import Game
 from envs.vector_env import VectorEnv
 from lit_rl.losses import reference_kl
-from lit_rl.policy import ActorCritic
+from lit_rl.policy import ActorCritic, Chunks, output_of, state_shape_of
 from lit_rl.row_index import merge_equal_rows
 from lit_rl.run.errors import ConfigError, check_ranges
 
@@ -33,14 +35,22 @@ from lit_rl.run.errors import ConfigError, check_ranges
 class Reference(nn.Module):
     """What a policy is held close to: the type that references subclass. Built as `reference(policy, game)`."""
 
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
         """log rho(a|s) [M, A] at obs [M, *D], legal [M, A], without a gradient.
 
         Args:
             log_probs: [M, A] of the learner there, for references that choose among several policies.
             weight: [M], what each infostate counts in that choice.
+            chunks: of policies with a memory: how the rows follow one another, for each of `consulted()` with its own
+                memory; not given to others.
         """
         raise TypeError(f"{type(self).__name__} does not define forward(obs, legal, log_probs, weight) -> log rho")
+
+    def consulted(self) -> list[nn.Module]:
+        """The policies that it keeps, in the order of `chunks`."""
+        raise TypeError(f"{type(self).__name__} does not define consulted(), which a network with memory needs")
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         """Take in `policy` at the end of `iteration` (counted from 0)."""
@@ -85,9 +95,9 @@ def copy_weights(target: nn.Module, source: nn.Module, rate: float = 1.0) -> Non
             tensor.lerp_(theirs[name], rate)
 
 
-def log_policy(policy: nn.Module, obs: Tensor, legal: Tensor) -> Tensor:
+def log_policy(policy: nn.Module, obs: Tensor, legal: Tensor, chunks: Chunks | None = None) -> Tensor:
     """log pi(a|s) [M, A]; illegal actions hugely negative but finite."""
-    return torch.log_softmax(policy(obs, legal).logits, dim=-1)
+    return torch.log_softmax(output_of(policy, obs, legal, chunks).logits, dim=-1)
 
 
 class Magnet(Reference):
@@ -112,8 +122,13 @@ class Magnet(Reference):
         self.rate = float(rate)
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
-        return log_policy(self.policy, obs, legal)
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
+        return log_policy(self.policy, obs, legal, *chunks)
+
+    def consulted(self) -> list[nn.Module]:
+        return [self.policy]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         copy_weights(self.policy, policy, self.rate)
@@ -143,11 +158,16 @@ class Refreshed(Reference):
         self.register_buffer("share", torch.ones(()))  # w, of the newest copy
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
-        newest = log_policy(self.policy, obs, legal)
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
+        newest = log_policy(self.policy, obs, legal, *chunks[:1])
         if self.before is None:
             return newest
-        return torch.lerp(log_policy(self.before, obs, legal), newest, self.share)
+        return torch.lerp(log_policy(self.before, obs, legal, *chunks[1:]), newest, self.share)
+
+    def consulted(self) -> list[nn.Module]:
+        return [self.policy] if self.before is None else [self.policy, self.before]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         since = (iteration + 1) % self.every
@@ -180,12 +200,19 @@ class Magnets(Reference):
         self.register_buffer("selected", torch.zeros(len(rates)))  # share of the last batch
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
-        logs = torch.stack([log_policy(policy, obs, legal) for policy in self.policies])  # [L, M, A]
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
+        pasts = chunks or [None] * len(self.policies)
+        asked = zip(self.policies, pasts, strict=True)
+        logs = torch.stack([log_policy(policy, obs, legal, past) for policy, past in asked])  # [L, M, A]
         closest = torch.stack([reference_kl(log_probs, log_rho) for log_rho in logs]).argmin(0)  # [M]
         chosen = torch.zeros_like(self.selected).index_add_(0, closest, weight.to(self.selected.dtype))
         self.selected.copy_(chosen / weight.sum())
         return logs[closest, torch.arange(len(closest), device=closest.device)]
+
+    def consulted(self) -> list[nn.Module]:
+        return list(self.policies)
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         for magnet, rate in zip(self.policies, self.rates):
@@ -253,6 +280,11 @@ class Portfolio(Reference):
         ):
             if value not in known:
                 raise ConfigError(f"{name}={value!r}: unknown; use one of {', '.join(known)}")
+        if drop == "diverse" and state_shape_of(policy):
+            raise ConfigError(
+                f"drop='diverse': compares policies at single infostates, and {type(policy).__name__} has a memory; "
+                "use best or recent"
+            )
         super().__init__()
         self.main = main(policy, game)
         self.members = nn.ModuleList(frozen(policy) for _ in range(capacity))
@@ -268,9 +300,14 @@ class Portfolio(Reference):
         self.register_buffer("probe_legal", legal, persistent=False)
 
     @torch.no_grad()
-    def forward(self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor) -> Tensor:
-        main = self.main(obs, legal, log_probs, weight)
-        logs = torch.stack([main, *(log_policy(member, obs, legal) for member in self.members)])  # [L, M, A]
+    def forward(
+        self, obs: Tensor, legal: Tensor, log_probs: Tensor, weight: Tensor, chunks: Sequence[Chunks] = ()
+    ) -> Tensor:
+        size = len(chunks) - len(self.members) if chunks else 0  # policies of the main reference
+        main = self.main(obs, legal, log_probs, weight, *([chunks[:size]] if chunks else []))
+        pasts = chunks[size:] or [None] * len(self.members)
+        members = [log_policy(member, obs, legal, past) for member, past in zip(self.members, pasts, strict=True)]
+        logs = torch.stack([main, *members])  # [L, M, A]
         rows = torch.stack([reference_kl(log_probs, log_rho) for log_rho in logs])  # [L, M]
         self.kl.copy_((rows * weight).sum(1) / weight.sum())
         usable = torch.cat([self.valid.new_ones(1), self.counts & torch.isfinite(self.kl[1:])])
@@ -287,6 +324,9 @@ class Portfolio(Reference):
             return torch.einsum("l,lma->ma", torch.softmax(-kl / self.softness, 0), logs)
         share = torch.where(usable, -usable.sum().float().log(), -math.inf)
         return torch.logsumexp(logs + share[:, None, None], dim=0)
+
+    def consulted(self) -> list[nn.Module]:
+        return [*self.main.consulted(), *self.members]
 
     def update(self, policy: nn.Module, iteration: int) -> None:
         self.main.update(policy, iteration)

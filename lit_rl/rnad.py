@@ -19,9 +19,11 @@ neurd   DeepNash's (Perolat et al. 2022, arXiv 2206.15378). The game itself is c
         References are copies of the target network. Ours: gamma_H, which adds -gamma_H log pi(a) to Q, and the weights
         of `visit_exponent`, which put n(s, a) / n(s), the share an action really got, for mu(a): far less noise.
 
-What this leaves out: recurrence, DeepNash's thresholded and rounded policy, more than two players in the form neurd.
+What this leaves out: DeepNash's thresholded and rounded policy, more than two players in the form neurd.
     litrl fit --config configs/leduc_rnad.yaml     NashConv 0.218 at 10 M decisions, median of 5 seeds (uniform: 4.747)
-One iteration and its letters are as in `lit_rl.ppo`; the reference moves after the last minibatch.
+One iteration and its letters are as in `lit_rl.ppo`; the reference moves after the last minibatch. With a memory each
+policy of the reference, and the target network, goes through the rollout's games with its own; where a game began
+before the rollout (cut_games=bootstrap or drop) it begins with the learner's.
 """
 
 from collections.abc import Iterator
@@ -36,11 +38,11 @@ from torch import Tensor, nn
 from envs.game import load_interface
 from lit_rl import losses
 from lit_rl.algorithm import check_whole_iterations
-from lit_rl.batches import Batch, Minibatches, minibatches
+from lit_rl.batches import Batch, Minibatches, memories, minibatches, one_by_one
 from lit_rl.evaluation import evaluation_step, table_step
 from lit_rl.meter import Meter
 from lit_rl.networks import MLP
-from lit_rl.policy import NetworkFactory, average_of
+from lit_rl.policy import NetworkFactory, PolicyOutput, average_of, output_of, state_shape_of
 from lit_rl.references import Magnet, ReferenceFactory
 from lit_rl.returns import Credit, gae, two_player_v_trace
 from lit_rl.rollout import Collecting, Rollout
@@ -64,6 +66,8 @@ class RNaD(L.LightningModule):
         neurd_threshold: logits, centred, are not pushed further out than this (form neurd).
         neurd_clip: bound on a single advantage (form neurd).
         ema_decay: as in PPO; in the form neurd it is the target network, too, and a long memory holds all back.
+        normalize_advantages: as in PPO (form kl).
+        value_clip: as in PPO.
     """
 
     validation_step = test_step = evaluation_step
@@ -90,10 +94,14 @@ class RNaD(L.LightningModule):
         neurd_threshold: PositiveFloat = 2.0,
         neurd_clip: PositiveFloat = 10_000.0,
         ema_decay: ClosedUnitInterval | None = None,
+        normalize_advantages: bool = False,
+        value_clip: PositiveFloat | None = None,
     ):
         check_ranges(RNaD.__init__, locals())
         if form not in ("kl", "neurd"):
             raise ConfigError(f"form={form!r}: unknown; use one of kl, neurd")
+        if form == "neurd" and normalize_advantages:
+            raise ConfigError("normalize_advantages=true: form neurd acts on plain ones; use form='kl'")
         super().__init__()
         save_plain_hyperparameters(self)
         self.game, self.form = load_interface(game), form
@@ -107,37 +115,48 @@ class RNaD(L.LightningModule):
         if form == "neurd" and self.credit.cut_games == "drop":
             raise ConfigError("cut_games=drop: form neurd follows both players; use carry or bootstrap")
         self.value_coef, self.entropy_coef, self.reference_coef = value_coef, entropy_coef, reference_coef
+        self.normalize_advantages, self.value_clip = normalize_advantages, value_clip
         self.clip, self.eta, self.neurd_threshold, self.neurd_clip = clip, eta, neurd_threshold, neurd_clip
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
-        self.kept: dict[str, Tensor] = {}  # v-trace of the running iteration
+        self.kept: dict[str, Tensor] = {}  # v-trace and refreshed memories of the running iteration
+        self.minibatches.check(self.policy)
+        self.remembers = bool(state_shape_of(self.policy))
+        self._reference_memories: list[Tensor] = []  # [T, B, *S] of each policy of the reference, in this iteration
 
     @property
     def collecting(self) -> Collecting:  # temperature 1: the policy that is regularised is the one that plays
-        return Collecting(cut_games=self.credit.cut_games, merge_rows=self.minibatches.merge_rows)
+        how = {"cut_games": self.credit.cut_games, "merge_rows": self.minibatches.merge_rows}
+        return Collecting(chunk_length=self.minibatches.chunk_length, **how)
 
     def export_policy(self) -> nn.Module:
         return self.policy if self.average is None else self.average.module
 
     def make_batches(self, rollout: Rollout, generator: torch.Generator) -> Iterator[Batch]:
+        if self.remembers:
+            self._reference_memories = [memories(policy, rollout) for policy in self.reference.consulted()]
         if self.form == "kl":
             advantages, valid = gae(rollout, self.credit.gamma, self.credit.gae_lambda)
             returns = advantages + rollout.value
         else:
-            if not self.kept:  # a run resumed in mid-iteration has newer weights
+            if "valid" not in self.kept:  # a run resumed in mid-iteration has newer weights
                 self.kept |= self._v_trace(rollout)
             returns, advantages, valid = saved_like(self.kept, KEPT, rollout.player.shape)
-        return minibatches(rollout, advantages, returns, valid, self.minibatches, generator)
+        return minibatches(
+            rollout, advantages, returns, valid, self.minibatches, generator, self.policy, self.kept
+        )  # fmt: skip
 
     @torch.no_grad()
     def _v_trace(self, rollout: Rollout) -> dict[str, Tensor]:
         """Two-player v-trace of the whole rollout: values of the target network, policy as it is now, reference."""
-        obs, legal, row = rollout.distinct()
+        obs, legal, row = rollout.each() if self.remembers else rollout.distinct()
         obs, legal = obs.to(self.device), legal.to(self.device)
-        log_probs = torch.log_softmax(self.policy(obs, legal).logits, dim=-1)  # [M, A]
+        log_probs = torch.log_softmax(self._ask(self.policy, rollout, obs, legal).logits, dim=-1)  # [M, A]
         counts = torch.bincount(row).to(self.device).float()
-        kl = losses.reference_kl(log_probs, self.reference(obs, legal, log_probs, counts)).cpu()[row]
-        value = self.export_policy()(obs, legal).value.cpu()[row]
+        pasts = [one_by_one(states.to(self.device)) for states in self._reference_memories]
+        reference = self.reference(obs, legal, log_probs, counts, *([pasts] if self.remembers else []))
+        kl = losses.reference_kl(log_probs, reference).cpu()[row]
+        value = self._ask(self.export_policy(), rollout, obs, legal).value.cpu()[row]
         log_prob = log_probs.cpu()[row, rollout.action.flatten()]
         shape = rollout.action.shape
         returns, advantages, valid = two_player_v_trace(
@@ -146,22 +165,37 @@ class RNaD(L.LightningModule):
         )  # fmt: skip
         return {"returns": returns, "advantages": advantages, "valid": valid}
 
+    def _ask(self, policy: nn.Module, rollout: Rollout, obs: Tensor, legal: Tensor) -> PolicyOutput:
+        """The policy's output at the rows of a rollout, each with what it remembers by then."""
+        past = one_by_one(memories(policy, rollout).to(self.device)) if self.remembers else None
+        return output_of(policy, obs, legal, past)
+
+    def _refer(self, batch: Batch, log_probs: Tensor, counts: Tensor) -> Tensor:
+        """log rho [M, A] at the rows of a minibatch."""
+        if batch.chunks is None:
+            return self.reference(batch.obs, batch.legal, log_probs, counts)
+        first = batch.chunks.first.cpu()
+        begin = [states.flatten(0, 1)[first].to(self.device) for states in self._reference_memories]
+        pasts = [batch.chunks._replace(state=state) for state in begin]
+        return self.reference(batch.obs, batch.legal, log_probs, counts, pasts)
+
     def on_train_start(self) -> None:
         self.policy.eval()  # dropout off in rollout and update alike, so that the first ratio is 1
         check_whole_iterations(self)  # the reference moves after the last minibatch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self.policy(batch.obs, batch.legal)
+        output = output_of(self.policy, batch.obs, batch.legal, batch.chunks)
         log_probs = torch.log_softmax(output.logits, dim=-1)  # [M, A]
         log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
         counts = torch.zeros(len(batch.obs), device=log_prob.device).index_add_(0, batch.row, batch.state_weight)  # [M]
-        reference = self.reference(batch.obs, batch.legal, log_probs.detach(), counts)  # [M, A]
+        reference = self._refer(batch, log_probs.detach(), counts)  # [M, A]
         if self.form == "kl":
-            policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, batch.advantages, self.clip)  # [N]
+            advantages = losses.normalized(batch.advantages) if self.normalize_advantages else batch.advantages
+            policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip)  # [N]
             policy_loss = policy_loss * batch.action_weight
         else:
             policy_loss = self._neurd(output.logits, log_probs.detach(), reference, batch)  # [N]
-        value_loss = losses.value_loss(value, batch.returns, batch.value, None)  # [N]
+        value_loss = losses.value_loss(value, batch.returns, batch.value, self.value_clip)  # [N]
         entropy = losses.entropy(log_probs)[batch.row]  # [N]
         reference_kl = losses.reference_kl(log_probs, reference)[batch.row]  # [N]
         terms = {

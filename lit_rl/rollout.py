@@ -59,6 +59,15 @@ class Collecting:
     observe_all: bool = False  # keep every player's infostate at each decision, for critics of whole histories
     truncation: bool = True  # false: the algorithm cannot learn from games that data.truncate_after cuts off
     shaping: bool = True  # false: it learns from outcomes alone, without data.bonus_coef and data.team_share
+    chunk_length: int | None = None  # decisions of a seat that it learns from at once; a rollout has no fewer steps
+
+    def check_steps(self, num_steps: int) -> None:
+        """Raise ConfigError where a rollout of `num_steps` new steps is shorter than one chunk."""
+        if self.chunk_length is not None and num_steps < self.chunk_length:
+            raise ConfigError(
+                f"minibatches.chunk_length={self.chunk_length}: longer than a rollout, data.num_steps={num_steps}; "
+                "lower it, raise data.num_steps, or use null for all that a rollout has of a game"
+            )
 
     def explores(self, num_envs: int, num_players: int) -> Tensor | None:
         """[B, P] float32: how often each player explores; None where nobody does.
@@ -128,6 +137,10 @@ class Rollout:
         obs, bits = self.obs.flatten(0, 1), self.legal_bits.flatten(0, 1)
         first, row = merge_equal_rows(obs, bits)
         return obs[first], legal_of(bits[first], self.num_actions), row
+
+    def each(self) -> tuple[Tensor, Tensor, Tensor]:
+        """As `distinct`, where no two rows are alike, since a memory stands beside them: M = T * B."""
+        return self.obs.flatten(0, 1), self.legal.flatten(0, 1), torch.arange(self.action.numel())
 
     @property
     def num_decisions(self) -> int:
@@ -225,8 +238,10 @@ def collect(
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
     """
+    collecting.check_steps(num_steps)
     shapes = bonus_coef != 0 or team_share != 0
-    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous)
+    sums_to_zero = _sums_to_zero(env, bonus_coef, team_share)
+    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero)
     carry = collecting.cut_games == "carry" and previous is not None
     unfinished = previous.unfinished() if carry else None
     carried = int(unfinished.sum(0).max()) if carry else 0
@@ -260,7 +275,7 @@ def collect(
         if env.truncated.any():
             now["bootstrap"][:] = actor.value_of_truncated()
         actor.forget(env.done)
-    last_value, last_known = actor.value_at_cut(shapes)
+    last_value, last_known = actor.value_at_cut()
     return Rollout(
         **steps,
         extras=extras,
@@ -299,6 +314,12 @@ def _allocate(env: Env, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[s
     }
 
 
+def _sums_to_zero(env: Env, bonus_coef: float, team_share: float) -> bool:
+    """What is learned from sums to 0 over the players."""
+    game = env.game
+    return game.zero_sum and (bonus_coef == 0 or game.bonus_zero_sum) and team_share == 0
+
+
 def _earn(env: Env, now: dict[str, Tensor], bonus_coef: float, team_share: float) -> None:
     """Record what the step has brought: the outcome, and what is learned from it."""
     now["outcomes"][:] = torch.from_numpy(env.rewards)
@@ -324,9 +345,12 @@ class _Actor:
         opponents: Opponents | None,
         keep_logits: bool,
         previous: Rollout | None,
+        sums_to_zero: bool,
     ):
         self.env, self.policy, self.collecting, self.opponents = env, policy, collecting, opponents
         self.keep_logits, self.device = keep_logits, next(policy.parameters()).device
+        two = env.game.num_players == 2
+        self.mirrored = two and env.game.perfect_information and sums_to_zero  # one's value is minus the other's
         self.merges = collecting.merge_rows  # until a step shows that it does not pay
         self.explores = collecting.explores(env.num_envs, env.game.num_players)
         shape = (env.num_envs, env.game.num_players, *(getattr(policy, "state_shape", ()) or (0,)))
@@ -411,9 +435,8 @@ class _Actor:
         if self.has_state and done.any():
             self.state[torch.from_numpy(done)] = 0.0
 
-    def value_at_cut(self, shapes: bool) -> tuple[Tensor, Tensor]:
-        """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool;
-        `shapes`: rewards are not outcomes alone, and need not sum to 0."""
+    def value_at_cut(self) -> tuple[Tensor, Tensor]:
+        """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool."""
         env, p = self.env, self.env.game.num_players
         known = torch.zeros(env.num_envs, p, dtype=torch.bool)
         value = torch.zeros(env.num_envs, p)
@@ -428,7 +451,7 @@ class _Actor:
         if self.collecting.cut_games == "drop":
             return value, known
         known[:] = True
-        if p == 2 and env.game.zero_sum and env.game.perfect_information and not shapes:
+        if self.mirrored:
             value[self._rows, 1 - player] = -movers.float()  # asked where the critic was trained
         elif p > 1:
             everybody = self._value_of_everybody(torch.from_numpy(env.observe_all()), self.state)
@@ -440,7 +463,16 @@ class _Actor:
         """[B, P]: each player's value where a game was truncated, 0 elsewhere."""
         rows = torch.from_numpy(self.env.truncated)
         values = torch.zeros(self.env.num_envs, self.env.game.num_players)
-        values[rows] = self._value_of_everybody(torch.from_numpy(self.env.final_obs)[rows], self.state[rows])
+        final_obs = torch.from_numpy(self.env.final_obs)[rows]
+        if self.mirrored:
+            mover = torch.from_numpy(self.env.final_player)[rows].long().unsqueeze(1)
+            obs = final_obs[torch.arange(len(final_obs)), mover.squeeze(1)]  # where the critic was trained
+            legal = torch.ones(len(obs), self.env.game.num_actions, dtype=torch.bool)
+            state = self.state[rows, mover.squeeze(1)] if self.has_state else None
+            value = self.evaluate(obs, legal, None, state).value.cpu().float().unsqueeze(1)
+            values[rows] = torch.where(torch.arange(2) == mover, value, -value)
+        else:
+            values[rows] = self._value_of_everybody(final_obs, self.state[rows])
         values[torch.from_numpy(self.env.final_out) & rows.unsqueeze(1)] = 0.0
         return values
 

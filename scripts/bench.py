@@ -20,7 +20,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-SECTIONS = ("start", "env", "rollout", "wide", "train", "armac", "league", "nash_conv", "exact", "meta_regret")
+SECTIONS = (
+    "start",
+    "env",
+    "rollout",
+    "wide",
+    "train",
+    "armac",
+    "league",
+    "nash_conv",
+    "exact",
+    "meta_regret",
+    "beasty",
+    "beside",
+    "shogi",
+)
 
 
 class Table:
@@ -40,14 +54,14 @@ class Table:
         print(f"{name:<18} {what:<62} {shown:>14} {unit:<12} {ratio}", flush=True)
 
 
-def rate(work: Callable[[], int], repetitions: int = 5) -> float:
+def rate(work: Callable[[], int], repetitions: int = 5, clock: Callable[[], float] = time.perf_counter) -> float:
     """Best units per second of `work`, which returns how many units it did; one call first to compile."""
     work()
     best = 0.0
     for _ in range(repetitions):
-        began = time.perf_counter()
+        began = clock()
         units = work()
-        best = max(best, units / (time.perf_counter() - began))
+        best = max(best, units / (clock() - began))
     return best
 
 
@@ -536,6 +550,153 @@ def bench_meta_regret(table: Table, threads: int) -> None:
         ("scheduler, loss and gradient", step),
     ):
         table.add(f"{what}, {n} rows", rate(lambda work=work: (work(), n)[1]), "rows/s")
+
+
+def bench_beasty(table: Table, threads: int) -> None:
+    """Beasty Bar: random legal play with everything that a step does, and its ten opponents by CPU second."""
+    import numpy as np
+
+    from envs.beasty_bar import GAME, documents
+    from envs.beasty_bar.heuristics import OPPONENTS
+    from envs.heuristics import compile_heuristic
+    from envs.vector_env import VectorEnv
+
+    for game in (GAME, documents.GAME):
+        for n in sorted({1, threads}):
+            env = VectorEnv(game, 16_384, seed=0, num_threads=n)
+
+            def play(env=env) -> int:
+                for _ in range(20):
+                    env.step(env.sample_uniform())
+                return 20 * env.num_envs
+
+            table.add(f"{game.name}, random legal actions and obs, 16384 envs, {n} thread(s)", rate(play), "plies/s")
+    env = VectorEnv(GAME, 4096, seed=2)
+    for _ in range(60):  # games at all stages
+        env.step(env.sample_uniform())
+    rows, probs = np.arange(env.num_envs), np.zeros(env.legal.shape, np.float32)
+    for name, heuristic in OPPONENTS.items():
+        kernel = compile_heuristic(heuristic, GAME)
+
+        def answer(kernel=kernel) -> int:
+            kernel(rows, env.state, env.player, env.obs, env.legal, probs)
+            return len(rows)
+
+        table.add(f"beasty_bar, {name}", rate(answer, clock=time.thread_time), "decisions/s")
+
+
+def bench_beside(table: Table, threads: int) -> None:
+    """sb3-contrib's MaskablePPO with the same network and settings: on our vector env, and on PettingZoo's own Leduc as
+    PettingZoo's tutorial does it, one game; and what both envs alone make of random legal actions."""
+    missing = [name for name in ("sb3_contrib", "pettingzoo", "rlcard", "pygame") if not has(name)]
+    if missing:
+        print(f"beside: not installed, so not compared: {', '.join(missing)}  (pip install {' '.join(missing)})")
+        return
+    import gymnasium
+    import numpy as np
+    from pettingzoo.classic import leduc_holdem_v4
+    from sb3_contrib import MaskablePPO
+    from sb3_contrib.common.wrappers import ActionMasker
+
+    from lit_rl.league.beside.stable_baselines3 import SeatVecEnv
+
+    class Taking(gymnasium.Env):
+        """Whoever is to move decides, and gets the reward of its own last step."""
+
+        def __init__(self):
+            self.aec = leduc_holdem_v4.env()
+            self.observation_space = self.aec.observation_space("player_0")["observation"]
+            self.action_space = self.aec.action_space("player_0")
+
+        def _seen(self):
+            seen = self.aec.observe(self.aec.agent_selection)
+            self.mask = seen["action_mask"]
+            return seen["observation"]
+
+        def reset(self, seed=None, options=None):
+            self.aec.reset(seed)
+            return self._seen(), {}
+
+        def step(self, action):
+            agent = self.aec.agent_selection
+            self.aec.step(int(action))
+            over = bool(self.aec.terminations[agent])
+            return self._seen(), float(self.aec.rewards[agent]), over, False, {}
+
+    def masks(env) -> np.ndarray:
+        return env.unwrapped.mask
+
+    ours, theirs, rng = SeatVecEnv("envs.leduc_poker", num_envs=1024), Taking(), np.random.default_rng(0)
+    ours.reset()
+
+    def random_ours() -> int:
+        for _ in range(20):
+            mask = ours.envs.action_masks()
+            ours.step((rng.random(mask.shape) * mask).argmax(1))
+        return 20 * ours.num_envs
+
+    def random_theirs() -> int:
+        theirs.reset()
+        for _ in range(2000):
+            if theirs.step((rng.random(4) * theirs.mask).argmax())[2]:
+                theirs.reset()
+        return 2000
+
+    def learning(env, n_steps: int, decisions: int) -> Callable[[], int]:
+        model = MaskablePPO(
+            "MlpPolicy", env, n_steps=n_steps, batch_size=4096, n_epochs=4, device="cpu",
+            policy_kwargs={"net_arch": [64, 64]},
+        )  # fmt: skip
+        return lambda: (model.learn(decisions), decisions)[1]
+
+    cpu, what = time.process_time, "leduc, random legal actions, by CPU second"
+    table.add(f"{what}, 1024 games", rate(random_ours, clock=cpu), "decisions/s")
+    table.add(f"{what}, 1 game", rate(random_theirs, 3, cpu), "decisions/s", "PettingZoo", f"{what}, 1024 games")
+    what = "leduc, MaskablePPO, 2x64, rollouts of 8,192, by CPU second"
+    table.add(f"{what}, 1024 games", rate(learning(ours, 8, 3 * 8192), 2, cpu), "decisions/s")
+    own = learning(ActionMasker(theirs, masks), 8192, 8192)
+    table.add(f"{what}, 1 game", rate(own, 1, cpu), "decisions/s", "PettingZoo", f"{what}, 1024 games")
+
+
+def bench_shogi(table: Table, threads: int) -> None:
+    """Perft, random plies with obs and mask, and a tower of 2 x 32: CPU time of one thread, best of several."""
+    import torch
+
+    from envs.shogi import GAME, documents
+    from envs.shogi.moves import perft
+    from envs.shogi.network import Tower
+    from envs.vector_env import VectorEnv
+    from lit_rl.networks import Headed
+    from lit_rl.rollout import Collecting, collect
+
+    def best(work: Callable[[], int], repetitions: int = 5) -> float:
+        work()
+        found = 0.0
+        for _ in range(repetitions):
+            began = time.thread_time()
+            done = work()
+            found = max(found, done / (time.thread_time() - began))
+        return found
+
+    state = GAME.new_state()[0]
+    table.add("shogi: perft of the start to depth 5", best(lambda: perft(state, 5)) / 1e6, "M leaves/s")
+    for game in (GAME, documents.GAME):
+        env = VectorEnv(game, 256, seed=1)
+
+        def plies(env=env) -> int:
+            for _ in range(100):
+                env.step(env.sample_uniform())
+            return 100 * env.num_envs
+
+        table.add(f"{game.name}: random plies with obs and mask", best(plies) / 1e3, "k plies/s")
+        network, small = Headed(game, Tower), VectorEnv(game, 128, seed=1)
+        how = Collecting(cut_games="bootstrap")
+        stored = collect(small, network, 8, collecting=how)
+        tensors = [x for x in stored.state_dict().values() if isinstance(x, torch.Tensor) and x.shape[:2] == (8, 128)]
+        size = sum(x.nbytes for x in tensors if x is not stored.outcomes) / (8 * 128)
+        table.add(f"{game.name}: memory of a stored decision", size, "bytes")
+        decisions = best(lambda n=network, e=small, h=how: collect(e, n, 8, collecting=h).num_decisions, 3)
+        table.add(f"{game.name}: rollout with a tower of 2 x 32", decisions / 1e3, "k decisions/s")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from envs.game import Game, load_game
+from envs.game import Game, action_names, load_game
 from lit_rl.armac.memory import Memory
 from lit_rl.armac.mix_scheduler import Scheduler
 from lit_rl.armac.mixed_policy import mixed_policy
@@ -112,7 +112,7 @@ def show(game: Game, chosen: dict) -> None:
         "game {index} | iteration {iteration}, {decisions} decisions into the run, env row {row} | weights "
         "{weights:.12} | temperature {temperature}".format(**chosen)
     )
-    position, moves, names = Position(game), iter(chosen["moves"]), game.action_names
+    position, moves = Position(game), iter(chosen["moves"])
     print(game.render(position.state))
     for action in chosen["history"]:
         if position.player < 0:
@@ -122,9 +122,10 @@ def show(game: Game, chosen: dict) -> None:
             what = "an opponent's move"
             if "logits" in move:
                 probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
-                policy = ", ".join(f"{names[a] if names else a} {p:.3f}" for a, p in zip(move["legal"], probs))
+                names = [action_names(game, position.state, a)[0] for a in move["legal"]]
+                policy = ", ".join(f"{name} {p:.3f}" for name, p in zip(names, probs))
                 what = f"{policy}; value {move['value']:+.3f}"
-            name = names[action] if names else action
+            name = action_names(game, position.state, action)[0]
             print(f"player {move['player']}: {name}   ({what})")
         position.play(action)
         print(f"  {game.render(position.state)}")

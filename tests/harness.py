@@ -41,6 +41,17 @@ RUNS = {
         "--trainer.callbacks.games", "200",
     ],
     "leduc_neurd": ["--config", "configs/leduc_rnad.yaml", "--data.num_envs", "16", "--model.form", "neurd"],
+    "last_card_ppo": [  # a memory, with all that chunks can have
+        "--config", "configs/last_card_ppo.yaml", "--data.num_envs", "16", "--data.num_steps", "8",
+        "--model.network.memory", "16", "--model.minibatches.num_minibatches", "2",
+        "--model.minibatches.chunk_length", "2", "--model.minibatches.burn_in", "1",
+        "--model.minibatches.refresh", "true",
+    ],
+    "last_card_neurd": [  # learner, target and reference, each with a memory
+        "--config", "configs/leduc_rnad_published.yaml", "--data.game", "envs.leduc_poker_last_card",
+        "--data.num_envs", "16", "--model.network", "Recurrent", "--model.network.cell", "lstm",
+        "--model.network.memory", "16", "--model.reference.every", "3",
+    ],
     "kuhn_armac": [
         "--config", "configs/kuhn_armac.yaml", "--data.num_envs", "16", "--model.use_scheduler", "true",
         "--model.state_keys", "lit_rl.armac.state_keys.TieredKeys",

@@ -27,6 +27,7 @@ class Simulator:
         self.obs, self.history = np.zeros((b, *d), rules.obs_dtype), np.zeros((b, 0, *d), rules.obs_dtype)
         self.rewards, self.bonus = np.zeros((b, p), np.float32), np.zeros((b, p), np.float32)
         self.done, self.truncated = np.zeros(b, np.bool_), np.zeros(b, np.bool_)
+        self.final_player = np.zeros(b, np.int8)
         self.final_obs, self.final_out = np.zeros((b, 0, *d), rules.obs_dtype), np.zeros((b, p), np.bool_)
         self.num_decisions, self.game_streams = np.zeros(b, np.int32), np.zeros(b, np.uint64)
         self.chance, self.action_streams = make_streams(b, seed, CHANCE_STREAM), make_streams(b, seed, ACTION_STREAM)

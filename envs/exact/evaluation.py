@@ -80,6 +80,12 @@ class ExactEvaluator(Protocol):
         ...
 
 
+def all_rows(evaluator: ExactEvaluator, chunk: int = CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """obs [n, *D], legal [n, A] and player [n] of all rows, chunk by chunk."""
+    for start in range(0, evaluator.num_rows, chunk):
+        yield evaluator.rows(start, min(start + chunk, evaluator.num_rows))
+
+
 def answers(
     evaluator: ExactEvaluator, policy: np.ndarray | Callable, chunk: int = CHUNK
 ) -> Iterator[tuple[int, np.ndarray]]:

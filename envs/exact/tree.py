@@ -6,12 +6,15 @@
 A policy is a table [R, A]: one row per distinct infostate (`tree.obs`, `tree.legal`, `tree.row_player`), one column per
 action. Evaluation runs in the sequence form (von Stengel 1996): reach probabilities once down, values once up, both
 over arrays in topological order. Best responders have perfect recall even where `obs` forgets (tic-tac-toe), because
-an infoset here is the pair (what the player saw and did before, the row it sees now).
+an infoset here is the pair (what the player saw and did before, the row it sees now). `unfolded` is the same tree with
+a row for each infoset: there a policy that remembers is a table, too.
 
 Letters: R rows, I infosets, S = P + I * A sequences, Z terminal histories, P players, A actions.
 """
 
+import copy
 import math
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -52,6 +55,28 @@ class GameTree:
         row_of_node = self._collect_rows(levels)
         self._collect_sequences(levels, row_of_node)
         self._paths = first_paths(levels, row_of_node, len(self.legal))
+
+    @cached_property
+    def unfolded(self) -> "GameTree":
+        """The same tree with one row for each infoset, in an order in which own pasts come first."""
+        tree, row = copy.copy(self), self._infoset_row
+        tree.__dict__.pop("state", None)
+        tree.__dict__["unfolded"] = tree
+        tree.obs, tree.legal, tree.row_player = self.obs[row], self.legal[row], self.row_player[row]
+        tree._infoset_row = np.arange(len(row))
+        if self.num_infosets == self.num_rows:
+            tree._paths = self._paths[row]
+        else:
+            levels = expand(self.game)
+            infosets = tree._collect_sequences(levels, self._collect_rows(levels))
+            tree._infoset_row = np.arange(len(row))
+            tree._paths = first_paths(levels, infosets, len(row))
+        return tree
+
+    @property
+    def before(self) -> np.ndarray:
+        """[I] int64: the infoset at which the same player decided last, -1 where it had not yet; rows of `unfolded`."""
+        return np.maximum(self._infoset_parent - self.game.num_players, -1) // self.game.num_actions
 
     @property
     def player(self) -> np.ndarray:
@@ -109,11 +134,14 @@ class GameTree:
             rows_of_level.append(rows)
         return rows_of_level
 
-    def _collect_sequences(self, levels: list[Level], row_of_node: list[np.ndarray]) -> None:
-        """Number infosets and sequences; sequence p is player p's empty one, P + I * A + a is action a at infoset I."""
+    def _collect_sequences(self, levels: list[Level], row_of_node: list[np.ndarray]) -> list[np.ndarray]:
+        """Number infosets and sequences; sequence p is player p's empty one, P + I * A + a is action a at infoset I.
+
+        Returns for each level its nodes' infoset (-1: not a decision).
+        """
         num_players, num_actions = self.game.num_players, self.game.num_actions
         infoset_of: dict[tuple[int, int], int] = {}
-        infoset_row, infoset_parent = [], []
+        infoset_row, infoset_parent, infosets = [], [], []
         terminal_seq, terminal_prob, terminal_returns = [], [], []
         last_seq, prob, infoset = np.arange(num_players)[None], np.ones(1), np.empty(0, np.int64)
         for depth, (level, row) in enumerate(zip(levels, row_of_node, strict=True)):
@@ -136,6 +164,7 @@ class GameTree:
                     infoset_parent.append(seq)
                 ids.append(infoset_of[seq, r])
             infoset[nodes] = np.array(ids, np.int64)[inverse.reshape(-1)]
+            infosets.append(infoset)
             ends = level.player == TERMINAL
             terminal_seq.append(last_seq[ends])
             terminal_prob.append(prob[ends])
@@ -145,6 +174,7 @@ class GameTree:
         self._terminal_seq = np.concatenate(terminal_seq)
         self._terminal_prob = np.concatenate(terminal_prob)
         self._terminal_returns = np.concatenate(terminal_returns)
+        return infosets
 
     def uniform_policy(self) -> np.ndarray:
         """All legal actions equally likely: [R, A] float64."""
@@ -197,6 +227,29 @@ class GameTree:
         policy = np.zeros(self.legal.shape)
         policy[self._infoset_row] = np.divide(average, total, where=total > 0, out=np.zeros_like(average))
         return np.where(policy.sum(axis=1, keepdims=True) > 0, policy, self.uniform_policy())
+
+    def average(self, policies: Iterable[Policy], weights: Sequence[float] | None = None) -> np.ndarray:
+        """The policy [R, A] of players who each draw one of `policies` before a game, by `weights`, and play it:
+
+            pi(a|s) = sum over k of w_k reach_k(s) pi_k(a|s) / sum over k of w_k reach_k(s)
+
+        with reach_k(s) the product of the mover's own probabilities on the way to s (Kuhn 1953). Against whatever the
+        others play, a player's return is the weighted mean of what the policies return.
+
+        Raises:
+            ValueError: obs forgets, or there are not as many weights, all of them at least 0, as policies.
+        """
+        self._needs_one_infoset_per_row("average")
+        tables = [self.flat(policy).probs for policy in policies]
+        weights = [1.0] * len(tables) if weights is None else list(weights)
+        if not tables or len(weights) != len(tables) or min(weights) < 0 or sum(weights) == 0:
+            raise ValueError(f"weights={weights}: needs one for each of {len(tables)} policies, >= 0 and not all 0")
+        total = np.zeros(self.legal.shape)
+        for table, weight in zip(tables, weights):
+            reach = _reach(table, self._infoset_row, self._infoset_parent, self.game.num_players)
+            total[self._infoset_row] += weight * reach[self._infoset_parent, None] * table[self._infoset_row]
+        reached = total.sum(axis=1, keepdims=True)
+        return np.where(reached > 0, total / np.where(reached > 0, reached, 1.0), self.uniform_policy())
 
     def quantal_response(self, temperature: float, tolerance: float = 1e-6, max_iterations: int = 50_000) -> np.ndarray:
         """The agent quantal response equilibrium [R, A] at so many reward units per nat (McKelvey and Palfrey 1998):

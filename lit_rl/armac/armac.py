@@ -54,7 +54,7 @@ from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
 from lit_rl.evaluation import evaluation_step, table_step
 from lit_rl.meter import Meter
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
-from lit_rl.policy import NetworkFactory
+from lit_rl.policy import NetworkFactory, state_shape_of
 from lit_rl.rollout import Collecting, Rollout
 from lit_rl.run import resume
 from lit_rl.run.errors import ConfigError, check_ranges
@@ -160,6 +160,11 @@ class ARMAC(L.LightningModule):
             self.meta_regret = meta_regret(self.policy.scheduler.bins)
             check_same_bins(scheduler=self.policy.scheduler.bins, meta_regret=self.meta_regret.bins)
         self.average = network(self.game)
+        if state_shape_of(self.average):
+            raise ConfigError(
+                f"model.network={type(self.average).__name__}: has a memory, and ARMAC learns from single decisions; "
+                "use PPO or RNaD, or a network without"
+            )
         self.critic = critic(self.game)
         self.optimizer, self.trace_lambda = optimizer, trace_lambda
         self.networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}

@@ -20,7 +20,7 @@ from torch import nn
 from envs.exact import Evaluation, ExactEvaluator, GameTooLargeError, GameTree, exact_evaluator
 from envs.game import Game, Interface, load_interface
 from envs.openspiel import OpenSpielEnv, OpenSpielGame
-from lit_rl.evaluation import probabilities
+from lit_rl.evaluation import exact_evaluation
 from lit_rl.league.history import History
 from lit_rl.league.match import Match, games_of, match_players
 from lit_rl.league.player_file import game_path_in, load_network, network_of, save_player
@@ -145,7 +145,7 @@ def evaluate(policy: GamePolicy | L.LightningModule | str | Path) -> Evaluation:
     policy = _game_policy(policy)
     if not isinstance(policy.game, Game):
         raise ConfigError(f"{policy.game.name}: its rules are not written here, so it has no tree; use play_match")
-    return _evaluator(policy.game).evaluate(probabilities(policy.network))
+    return exact_evaluation(policy.network, _evaluator(policy.game))
 
 
 def play_match(

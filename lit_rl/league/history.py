@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.game import CHANCE, TERMINAL, Game, Interface
+from envs.game import CHANCE, TERMINAL, Game, Interface, action_names
 from lit_rl.run.errors import ConfigError
 
 
@@ -48,11 +48,12 @@ class History:
 
     def choices(self) -> dict[int, str]:
         """What can happen here, numbers and names; nothing where the game is over."""
-        game, possible, names = self.game, self.legal[0], self.game.action_names
-        if self.mover == CHANCE:
-            possible, names = np.zeros(game.num_chance_outcomes), game.chance_names
-            game.chance_probs(self.state[0], possible)
-        return {int(i): names[i] if names else str(i) for i in np.flatnonzero(possible)}
+        game = self.game
+        if self.mover != CHANCE:
+            return {int(a): action_names(game, self.state[0], int(a))[0] for a in np.flatnonzero(self.legal[0])}
+        probs, names = np.zeros(game.num_chance_outcomes), game.chance_names
+        game.chance_probs(self.state[0], probs)
+        return {int(i): names[i] if names else str(i) for i in np.flatnonzero(probs)}
 
     def play(self, action: str | int) -> None:
         """Let `action` of the player to move, or of chance, happen.

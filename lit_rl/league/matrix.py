@@ -1,4 +1,4 @@
-"""A matrix of results: who gains from whom in a league, as a table of facts and as a page."""
+"""Matrices of results: who gains from whom in a league, as a table of facts and as a picture; win rates by seat."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,5 +80,50 @@ def draw_matrix(names: Sequence[str], matrix: Sequence[Sequence[Cell | None]], t
     axes.set_xticks(range(n), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(n), names, fontsize=8)
     axes.set_title(f"mean return per game of row against column\n{title}", fontsize=9)
-    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=8)
+    save_figure(path, figure)
+
+
+SEATS = ("first", "second", "third", "fourth")
+
+
+def draw_win_rates(matches: Mapping[str, Mapping[str, Match]], title: str, path: Path) -> None:
+    """A heat map of win rates with half the width of Wilson's interval: opponents x ways to play and seats.
+
+    Args:
+        matches: way to play -> opponent -> how the first player fared.
+    """
+    names, plays = list(next(iter(matches.values()))), list(matches)
+    seats = len(next(iter(matches[plays[0]].values())).games)
+    labels = [*(SEATS[s] if s < len(SEATS) else f"{s + 1}th" for s in range(seats)), "all seats"]
+    labels[-1] = "both" if seats == 2 else labels[-1]
+    scores, games = (np.zeros((len(names) + 1, len(plays), seats + 1)) for _ in range(2))  # the last: mean, all seats
+    for j, how in enumerate(plays):
+        for i, name in enumerate(names):
+            match = matches[how][name]
+            scores[i, j, :-1], games[i, j, :-1] = match.wins + 0.5 * match.draws, match.games
+    scores[:, :, -1], games[:, :, -1] = scores.sum(-1), games.sum(-1)
+    scores[-1], games[-1] = scores.sum(0), games.sum(0)
+    rates = (scores / games).reshape(len(names) + 1, -1)
+    columns = rates.shape[1]
+    figure = new_figure(2.8 + 0.72 * columns, 1.7 + 0.42 * len(rates))
+    axes = figure.subplots()
+    image = axes.imshow(rates, cmap="RdBu", vmin=0.0, vmax=1.0, aspect="auto")
+    for (i, column), rate in np.ndenumerate(rates):
+        played = games.reshape(rates.shape)[i, column]
+        low, high = wilson_interval(rate * played, played)
+        colour = "white" if abs(rate - 0.5) > 0.3 else "black"
+        text = f"{rate:.3f}\n±{(high - low) / 2:.3f}"
+        axes.text(column, i, text, ha="center", va="center", fontsize=7, linespacing=1.1, color=colour)
+    for j in range(1, len(plays)):
+        axes.axvline(j * (seats + 1) - 0.5, color="white", linewidth=5)
+    axes.axhline(len(names) - 0.5, color="white", linewidth=5)
+    axes.set_xticks(range(columns), labels * len(plays), fontsize=8)
+    axes.set_yticks(range(len(rates)), [*names, "all of them"], fontsize=8)
+    axes.tick_params(length=0)
+    for j, how in enumerate(plays):
+        axes.text((j + 0.5) / len(plays), 1.02, how, transform=axes.transAxes, ha="center", fontsize=9, weight="bold")
+    axes.set_title(f"{title}\nwin rate by seat, draws half, ± 95 %", fontsize=9, pad=20)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(labelsize=8)
     save_figure(path, figure)

@@ -13,14 +13,14 @@ import copy
 import hashlib
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
 
-from envs.game import CHANCE, Game, load_game
+from envs.game import CHANCE, Game, action_names, load_game
 from envs.vector_env import VectorEnv
 from lit_rl.league.player_file import game_path_in
 from lit_rl.league.players import NetworkPlayer, Player, Spec, load_player, names_a_file
@@ -122,13 +122,14 @@ class Table:
                 continue
             hidden = bool(people) and game.hidden_from is not None
             hidden = hidden and all(game.hidden_from(position.state, seat) for seat in people)
-            name = "something that you do not see" if hidden else self._name(who, action)
+            name = "something that you do not see" if hidden else self._told(position.state, who, action)
             print(f"  {'chance' if who == CHANCE else f'player {who}'}: {name}")
         return count
 
-    def _name(self, who: int, action: int) -> str:
-        names = self.game.chance_names if who == CHANCE else self.game.action_names
-        return names[action] if names else str(action)
+    def _told(self, state: np.record, who: int, action: int) -> str:
+        if who == CHANCE:
+            return self.game.chance_names[action] if self.game.chance_names else str(action)
+        return " ".join(action_names(self.game, state, action)[:2])
 
     def _look(self) -> str | None:
         """The position as the person to move may know it; None where the game cannot say."""
@@ -144,7 +145,8 @@ class Table:
         view, legal = self._look(), np.flatnonzero(self.env.legal[0]).tolist()
         if view is not None:
             print(view)
-        names = {action: self._name(self.mover, action) for action in legal}
+        called = {action: action_names(self.game, self.env.state[0], action) for action in legal}
+        names = {action: each[0] for action, each in called.items()}
         print(f"you are player {self.mover}: " + "   ".join(f"{a} {name}" for a, name in names.items()))
         while True:
             typed = _typed("> ")
@@ -159,7 +161,7 @@ class Table:
                     return None
                 print("there is nothing of yours to take back in this game")
             else:
-                found = _meant(typed, names)
+                found = _meant(typed, called)
                 if len(found) == 1:
                     self.taken_back.append((self.env.state_dict(), [_memory(player) for player in self._others()]))
                     return found[0]
@@ -182,11 +184,7 @@ class Table:
         """Print what each other player would do here, and what a network thinks that the position is worth."""
         for player in self._others():
             memory, probs = _memory(player), np.zeros((1, self.game.num_actions), np.float32)
-            value = ""
-            if isinstance(player, NetworkPlayer) and not player.state_shape:
-                with torch.no_grad():
-                    output = player.policy(torch.from_numpy(self.env.obs), torch.from_numpy(self.env.legal))
-                value = f"   value {float(output.value[0]):+.3f}"
+            value = f"   value {player.value(self.env, ROW)[0]:+.3f}" if isinstance(player, NetworkPlayer) else ""
             player.act(self.env, ROW, probs)
             _remember(player, memory)
             total = float(probs[0, list(names)].sum())
@@ -235,15 +233,21 @@ def _typed(prompt: str) -> str:
         raise Leave from None
 
 
-def _meant(typed: str, names: dict[int, str]) -> list[int]:
-    """The actions that may be meant: by number, by name, or by the beginning of a name."""
+def _meant(typed: str, names: dict[int, tuple[str, ...]]) -> list[int]:
+    """The actions that may be meant: by number, by one of their names, or by the beginning of one."""
     if typed.isdecimal():
         return [int(typed)] if int(typed) in names else []
-    exact = [a for a, name in names.items() if name.lower() == typed.lower()]
-    return exact or [a for a, name in names.items() if typed and name.lower().startswith(typed.lower())]
+    typed = _plain(typed)
+    exact = [a for a, each in names.items() if typed in map(_plain, each)]
+    return exact or [a for a, each in names.items() if typed and any(_plain(name).startswith(typed) for name in each)]
 
 
-def _spec(text: str) -> Spec:
+def _plain(name: str) -> str:
+    """Without regard to capitals, and to how wide letters and digits are written."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def spec_of(text: str) -> Spec:
     """A player as it is typed: `random`, an import path, a file, a run folder, or {class_path: ..., init_args: ...}."""
     if text.startswith("{"):
         try:
@@ -259,7 +263,7 @@ def _spec(text: str) -> Spec:
     return text
 
 
-def _game_path(named: str | None, specs: list[Spec]) -> str:
+def game_path(named: str | None, specs: list[Spec]) -> str:
     """The import path of the game that was named, or that a player's file names."""
     for spec in specs:
         if named is None and names_a_file(spec):
@@ -283,11 +287,11 @@ def _play(args: argparse.Namespace) -> None:
         raise ConfigError("--watch takes two players, and without it you sit opposite one")
     import_from(args.code)
     trust([*args.allow, *filter(None, [args.game])])
-    specs = [_spec(text) for text in args.player]
+    specs = [spec_of(text) for text in args.player]
     for spec in specs:
         if isinstance(spec, str) and not names_a_file(spec):
             trust([spec])
-    path = _game_path(args.game, specs)
+    path = game_path(args.game, specs)
     game = load_game(path)
     others = [load_player(spec, game) for spec in specs]
     if args.seat is not None and not 0 <= args.seat < game.num_players:

@@ -4,7 +4,9 @@ Nothing in a player file is code, and it loads with `weights_only=True`. A check
 of the policy that the run exports.
 """
 
+import functools
 import hashlib
+import inspect
 import io
 import json
 import math
@@ -79,9 +81,25 @@ def build_network(spec: dict, game: Interface) -> nn.Module:
         if not (isinstance(kind, type) and issubclass(kind, ActorCritic)):
             raise TypeError("is no ActorCritic")
         with torch.random.fork_rng(devices=[]):
-            return kind(game, **(spec.get("init_args") or {}))
+            return kind(game, **_arguments(kind, spec.get("init_args") or {}))
     except Exception as error:  # whatever a stranger's arguments make a constructor stumble over
         raise ArtefactError(f"network {what}: cannot be built here ({first_line(error)})") from error
+
+
+def _arguments(kind: type, given: dict) -> dict:
+    """The arguments as `kind` takes them; what a class path describes, such as an encoder, is built by (game)."""
+    takes = inspect.signature(kind).parameters
+    described = {name for name, x in given.items() if isinstance(x, dict) and x.keys() <= {"class_path", "init_args"}}
+    described -= {name for name in described if "class_path" not in given[name]}
+    described -= {name for name in described if name in takes and takes[name].annotation is dict}  # as `Sharpened` does
+    return {name: _factory(x) if name in described else x for name, x in given.items()}
+
+
+def _factory(spec: dict) -> Callable[[Interface], nn.Module]:
+    part = import_allowed(spec["class_path"], "its file")
+    if not (isinstance(part, type) and issubclass(part, nn.Module)):
+        raise TypeError(f"{spec['class_path']} is no module")
+    return functools.partial(part, **_arguments(part, spec.get("init_args") or {}))
 
 
 def build_fitting(spec: dict, game: Interface, state: dict, where: str) -> nn.Module:

@@ -14,13 +14,15 @@ Letters: B rows of a table, n rows where the player is to move, A actions, D obs
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from envs.exact import GameTree
+from envs.exact import ExactEvaluator
+from envs.exact.evaluation import CHUNK
 from envs.game import Game, Interface
 from envs.heuristics import compile_heuristic, load_heuristic
 from lit_rl.league.player_file import load_network
@@ -71,11 +73,17 @@ class NetworkPlayer:
     """A policy that samples from softmax(logits): one forward for all of its rows.
 
     A policy with a memory (`ActorCritic.state_shape`) has one for each row and player of the table.
+
+    Args:
+        merge_rows: equal infostates pass the network once.
+        greedy: take the likeliest action instead, the first of equal ones.
     """
 
-    def __init__(self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False):
+    def __init__(
+        self, policy: nn.Module, device: torch.device | str = "cpu", merge_rows: bool = False, greedy: bool = False
+    ):
         self.policy = policy.to(device).eval()
-        self.device = device
+        self.device, self.greedy = device, greedy
         self.state_shape = tuple(getattr(policy, "state_shape", ()))  # not every module is an ActorCritic
         self.merge_rows = merge_rows and not self.state_shape
         self._memory = torch.zeros(0, 0, *self.state_shape)  # [B, P, *S], grown to the table's size
@@ -91,16 +99,34 @@ class NetworkPlayer:
             first, row = merge_equal_rows(obs, legal)
             obs, legal = obs[first], legal[first]
         logits = self.policy(obs.to(self.device), legal.to(self.device)).logits.float()
-        chosen = torch.softmax(logits, dim=-1).cpu()
+        chosen = self._probs(logits).cpu()
         probs[rows] = (chosen if row is None else chosen[row]).numpy()
 
     def _remember(self, obs: Tensor, legal: Tensor, player: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Probabilities [n, A] of a policy with memory, which sees these infostates next."""
-        self._grow(len(player), int(player.max()) + 1)
-        where = torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
+        where = self._seats(player, rows)
         output = self.policy(obs.to(self.device), legal.to(self.device), self._memory[where].to(self.device))
         self._memory[where] = output.state.float().cpu()
-        return torch.softmax(output.logits.float(), dim=-1).cpu().numpy()
+        return self._probs(output.logits.float()).cpu().numpy()
+
+    def _probs(self, logits: Tensor) -> Tensor:
+        if self.greedy:
+            return nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
+        return torch.softmax(logits, dim=-1)
+
+    @torch.no_grad()
+    def value(self, table: Table, rows: np.ndarray) -> np.ndarray:
+        """What the policy expects for the movers in these rows, [n] float32; nothing is remembered of it."""
+        seen = [torch.from_numpy(x[rows]).to(self.device) for x in (table.obs, table.legal)]
+        if self.state_shape:
+            where = self._seats(table.player, rows)
+            seen.append(self._memory[where].to(self.device))
+        return self.policy(*seen).value.float().cpu().numpy()
+
+    def _seats(self, player: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Where the memory of the movers in these rows is."""
+        self._grow(len(player), int(player.max()) + 1)
+        return torch.from_numpy(rows), torch.from_numpy(player[rows]).long()
 
     def _grow(self, num_rows: int, num_players: int) -> None:
         b, p = self._memory.shape[:2]
@@ -242,11 +268,23 @@ def player_class(path: str) -> type | None:
     return found
 
 
-def player_table(player: Player, tree: GameTree) -> np.ndarray:
-    """Action probabilities [R, A] float64 of a player at every infostate of `tree`, normalised."""
-    rows = np.arange(len(tree.legal))
-    probs = np.zeros(tree.legal.shape, np.float32)
-    player.begin(rows)
-    player.act(tree, rows, probs)
-    table = probs.astype(np.float64)
+def has_table(player: Player, evaluator: ExactEvaluator) -> bool:
+    """Whether `player_table` is possible: heuristics see states of the game, which not every evaluator can tell."""
+    return isinstance(player, NetworkPlayer) or hasattr(evaluator, "state")
+
+
+def player_table(player: Player, evaluator: ExactEvaluator, chunk: int = CHUNK) -> np.ndarray:
+    """Action probabilities [R, A] float64 of a player at every row of `evaluator`, normalised; see `has_table`.
+
+    The player has no memory: a row is all that it is told.
+    """
+    states, found = getattr(evaluator, "state", None), []
+    for start in range(0, evaluator.num_rows, chunk):
+        obs, legal, mover = evaluator.rows(start, min(start + chunk, evaluator.num_rows))
+        rows, probs = np.arange(len(legal)), np.zeros(legal.shape, np.float32)
+        player.begin(rows)
+        state = None if states is None else states[start : start + chunk]
+        player.act(SimpleNamespace(obs=obs, legal=legal, player=mover, state=state), rows, probs)
+        found.append(probs.astype(np.float64))
+    table = np.concatenate(found)
     return table / table.sum(1, keepdims=True)

@@ -7,14 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.exact import GameTree
+from envs.exact import ExactEvaluator
+from envs.exact.evaluation import CHUNK, all_rows
 from envs.game import Interface
 from lit_rl.league.player_file import build_network
 from lit_rl.policy import MASKED, ActorCritic, PolicyOutput, mask_logits
+from lit_rl.row_index import obs_dtype
 
 
 class TablePolicy(ActorCritic):
-    """A policy that is a table over the infostates of a small game, such as an exact best response.
+    """A policy that is a table over the infostates of a game, such as an exact best response.
 
     Args:
         game: tells the sizes of obs and actions.
@@ -28,21 +30,23 @@ class TablePolicy(ActorCritic):
         factors = torch.randint(-(2**62), 2**62, (width,), generator=generator, device="cpu")
         self.register_buffer("factors", factors)  # of the hash
         self.register_buffer("hashes", torch.zeros(num_rows, dtype=torch.int64))  # ascending
-        self.register_buffer("obs", torch.zeros(num_rows, width))
+        self.register_buffer("obs", torch.zeros(num_rows, width, dtype=obs_dtype(game)))
         self.register_buffer("probs", torch.zeros(num_rows, game.num_actions))
 
     @classmethod
-    def of(cls, tree: GameTree, probs: np.ndarray) -> "TablePolicy":
-        """The table `probs` [R, A] over the rows of `tree`.
+    def of(cls, evaluator: ExactEvaluator, probs: np.ndarray) -> "TablePolicy":
+        """The table `probs` [R, A] over the rows of `evaluator`.
 
         Raises:
             ValueError: two infostates hash alike.
         """
-        policy = cls(tree.game, len(probs))
-        obs = torch.from_numpy(tree.obs).flatten(1).float()
-        hashes, order = policy._hash(obs).sort()
+        policy = cls(evaluator.game, len(probs))
+        obs = torch.cat([torch.from_numpy(some).flatten(1) for some, _, _ in all_rows(evaluator)])
+        hashes, order = torch.cat([policy._hash(some.float()) for some in obs.split(CHUNK)]).sort()
         if len(hashes.unique()) != len(hashes):
-            raise ValueError(f"{tree.game.name}: two infostates of {len(hashes)} hash alike, or do so by player alone")
+            raise ValueError(
+                f"{evaluator.game.name}: two infostates of {len(hashes)} hash alike, or do so by player alone"
+            )
         policy.hashes, policy.obs = hashes, obs[order]
         policy.probs = torch.from_numpy(np.asarray(probs, np.float32))[order]
         return policy
@@ -59,7 +63,7 @@ class TablePolicy(ActorCritic):
         """
         seen = obs.flatten(1).float()
         row = torch.searchsorted(self.hashes, self._hash(seen)).clamp_max(len(self.hashes) - 1)
-        unknown = (self.obs[row] != seen).any(1)
+        unknown = (self.obs[row].float() != seen).any(1)
         if bool(unknown.any()):
             raise ValueError(f"the table has no infostate obs={obs[unknown][0].tolist()}")
         probs = self.probs[row]

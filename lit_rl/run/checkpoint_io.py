@@ -29,7 +29,8 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     A save that fails for lack of space (or any other OSError) leaves what was there and raises StorageError; while
     `forgiving` (`callbacks.LastCheckpoint` is, whose next save may succeed) only the `max_failures`-th in a row does.
-    `before_visible` is called when a checkpoint is whole on the disk and not yet under its name.
+    `before_visible` is called when a checkpoint is whole on the disk and not yet under its name. `instead` is asked
+    what to write in place of a checkpoint.
     """
 
     def __init__(self, max_failures: int = 3):
@@ -37,6 +38,7 @@ class VerifiedCheckpointIO(CheckpointIO):
         self.failures = 0  # in a row
         self.forgiving = False
         self.before_visible: Callable[[], None] = lambda: None
+        self.instead: Callable[[dict[str, Any], Path], dict[str, Any]] = lambda checkpoint, path: checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`, keeping the file that was there as <name>.previous.ckpt.
@@ -46,6 +48,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             StorageError: not written, and no more patience.
         """
         path = Path(path)
+        checkpoint = self.instead(checkpoint, path)
         refuse_nan(checkpoint)
         stage, old = path.with_name(f".{path.name}.stage"), path.with_name(f".{path.name}.old.stage")
         try:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from envs.game import CHANCE, TERMINAL, Game
 from envs.rng import uniform
-from lit_rl.policy import MASKED
+from lit_rl.policy import MASKED, PolicyOutput, state_shape_of
 from lit_rl.rollout import Rollout, legal_of
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.plain_file import cut
@@ -157,7 +157,9 @@ def verify(
     Checked of every game: chance outcomes (against its stream), players, legal sets, actions, rewards, its end, and
     each log_prob (against the logits). Where the game's `weights` are `weights` (null: the hash of `policy`) and it was
     played in fp32, logits and values are recomputed, one game at a time; they may differ by `tolerance` times
-    the largest of them in the game, or 1 if that is larger: other batches, other processors round differently.
+    the largest of them in the game, or 1 if that is larger: other batches, other processors round differently. A policy
+    with a memory goes along each player's decisions; of a game that older weights began it is not known what they
+    remembered, so only the rules are checked there.
 
     Raises:
         ArtefactError: names the first bad line.
@@ -179,7 +181,8 @@ def verify(
             report.decisions += len(obs)
             carried = record["carried"]
             _need(type(carried) is int and 0 <= carried < len(obs), f"carried={carried} of {len(obs)} decisions")
-            if policy is not None and record["weights"] == weights and record["precision"] == "32-true":
+            known = policy is not None and not (state_shape_of(policy) and carried)
+            if known and record["weights"] == weights and record["precision"] == "32-true":
                 errors = _check_policy(policy, record, obs, legal, carried, tolerance)
                 report.games_of_weights += 1
                 report.decisions_of_weights += sum("logits" in move for move in record["moves"][carried:])
@@ -301,6 +304,19 @@ def _largest(logits: Tensor) -> float:
     return float(torch.where(logits < EXCLUDED, 0.0, logits).abs().max())
 
 
+@torch.no_grad()
+def _answers(policy: nn.Module, obs: Tensor, legal: Tensor, player: list[int]) -> PolicyOutput:
+    """Of the decisions [n] of one game, by these players; a memory is each player's own."""
+    shape = state_shape_of(policy)
+    if not shape:
+        return policy(obs, legal)
+    memory, found = {p: torch.zeros(1, *shape) for p in player}, []
+    for i, p in enumerate(player):
+        found.append(policy(obs[i : i + 1], legal[i : i + 1], memory[p]))
+        memory[p] = found[-1].state
+    return PolicyOutput(torch.cat([x.logits for x in found]), torch.cat([x.value for x in found]))
+
+
 def _check_policy(
     policy: nn.Module, record: Mapping, obs: np.ndarray, legal: np.ndarray, carried: int, tolerance: float
 ) -> tuple[float, float]:
@@ -313,8 +329,7 @@ def _check_policy(
         torch.from_numpy(obs[chosen]),
         torch.from_numpy(legal[chosen]),
     )
-    with torch.no_grad():
-        output = policy(obs, legal)
+    output = _answers(policy, obs, legal, [move["player"] for move in moves])
     logits = (output.logits.float() / record["temperature"])[legal]
     errors = []
     for name, ours, theirs in (

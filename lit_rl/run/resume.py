@@ -50,7 +50,8 @@ def save_plain_hyperparameters(module: L.LightningModule) -> None:
 
 
 def spec_of(factory) -> dict | None:
-    """How the command line would say a factory: a class, or a `functools.partial` of one with plain named arguments.
+    """How the command line would say a factory: a class, or a `functools.partial` of one with named arguments that are
+    plain, or such factories.
 
     What the command line has said already stays; None for a lambda and the like.
     """
@@ -61,9 +62,12 @@ def spec_of(factory) -> dict | None:
     if not isinstance(kind, type) or "." in kind.__qualname__ or (partial and factory.args):
         return None
     try:
-        return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": plain(arguments)}
+        found = {name: spec_of(x) if callable(x) else plain(x) for name, x in arguments.items()}
     except TypeError:
         return None
+    if any(found[name] is None for name, x in arguments.items() if x is not None):
+        return None
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": found}
 
 
 def plain(value):
@@ -171,11 +175,43 @@ def _load_state(module: L.LightningModule, checkpoint: dict) -> None:
             module.kept = dict(kept)
     if resumes:
         warn_of("not bit-exact, since it ran with", checkpoint.get("surroundings", {}), _surroundings(module))
-        warn_of(
-            "(optimizer and learning rate stay) its settings were",
-            checkpoint.get("hyper_parameters", {}),
-            dict(module.hparams),
-        )
+        if module.global_rank == 0:
+            print("\n".join(lines_of_going_on(checkpoint, module)))
+
+
+def lines_of_going_on(checkpoint: dict, module: L.LightningModule) -> list[str]:
+    """What a run takes over from a checkpoint, what it has otherwise, and what of its configuration has no effect."""
+    there, here = (flat(plain(dict(x))) for x in (checkpoint.get("hyper_parameters", {}), module.hparams))
+    changed = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    said = {name: f"{name} {_short(here.get(name))} (was {_short(there.get(name))})" for name in changed}
+    void = [said[name] for name in changed if name.startswith("optimizer.")]
+    acts = [said[name] for name in changed if not name.startswith("optimizer.")]
+    run = checkpoint["run"]
+    lines = [
+        f"goes on from {run['algorithm']} on {run['game']} at iteration {checkpoint['epoch']} of "
+        f"{module.trainer.max_epochs}, {int(run['decisions']):,} decisions: weights, optimizer, games, random streams "
+        "and memories are the checkpoint's"
+    ]
+    if acts:
+        lines.append(f"  the configuration's, from here on: {', '.join(acts)}")
+    if void:
+        why = "since the optimizer is the checkpoint's (lr_schedule scales it)"
+        lines.append(f"  without effect, {why}: {', '.join(void)}")
+    return lines
+
+
+def flat(settings: Mapping, prefix: str = "") -> dict:
+    """Nested settings by dotted names; `init_args` and `class_path` go without saying."""
+    found = {}
+    for name, value in settings.items():
+        path = prefix if name in ("init_args", "class_path") else f"{prefix}.{name}" if prefix else name
+        found |= flat(value, path) if isinstance(value, Mapping) and value else {path: value}
+    return found
+
+
+def _short(value) -> str:
+    text = str(value)
+    return f"{text[:60]}…" if len(text) > 60 else text
 
 
 def check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> None:

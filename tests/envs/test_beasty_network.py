@@ -3,6 +3,7 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,10 @@ SMALL = (
     json.dumps([{"class_path": "Matches", "init_args": {"opponents": TEN, "games": 20}}]),
 )  # fmt: skip
 NARROW = tuple(f"--model.network.encoder.{name}={size}" for name, size in (("width", 16), ("heads", 2), ("layers", 1)))
+QUIET = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::DeprecationWarning",
+    "ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning",
+)  # fmt: skip
 RUNS = {
     "beasty_ppo": (),
     "beasty_rnad": (),
@@ -98,11 +103,47 @@ RUNS = {
 }  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+@QUIET
 @pytest.mark.parametrize("name", RUNS)
 def test_a_config_runs_and_is_judged_against_the_ten(command, name):
     code, out, err = command("fit", "--config", name.split(",")[0], *SMALL, *RUNS[name])
     assert code == 0, err
     assert out.count("  against ") == 10 and "against distilled_outcome" in out and "mean win rate" in out
+
+
+def half(pool):
+    """A matchmaker whose shares sum to one half."""
+    return np.full(len(pool.names), 0.5 / len(pool.names))
+
+
+@QUIET
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        (
+            ("--data.opponents", '["envs.beasty_bar.heuristics.nobody"]'),
+            "'envs.beasty_bar.heuristics.nobody': no such heuristic",
+        ),
+        (("--data.matchmaker", "test_beasty_network.half"), "shares must not be negative and must sum to 1"),
+        (("--data.matchmaker_options.floor", "7"), "floor=7"),
+    ],
+    ids=["opponent", "weights", "floor"],
+)
+def test_bad_input_is_refused_by_name(command, wrong, said):
+    code, _, err = command("fit", "--config", "beasty_ppo", *SMALL, *wrong)
+    assert code == 2 and said in err.splitlines()[-1]
+
+
+@QUIET
+def test_a_checkpoint_of_the_other_observation_is_refused(command, tmp_path):
+    """To go on from, to be judged, and as an opponent."""
+    code, _, err = command("fit", "--config", "beasty_ppo", *SMALL, "--trainer.default_root_dir", tmp_path / "a")
+    assert code == 0, err
+    path = tmp_path / "a" / "version_0" / "checkpoints" / "last.ckpt"
+    other = ("--config", "beasty_documents", *SMALL, *NARROW, "--trainer.default_root_dir", tmp_path / "b")
+    for verb in ("fit", "validate"):
+        code, _, err = command(verb, *other, "--ckpt_path", path)
+        assert code == 3 and "checkpoint is of PPO on beasty_bar (rules " in err.splitlines()[-1]
+        assert "this run is PPO on beasty_bar_documents" in err.splitlines()[-1]
+    code, _, err = command("fit", *other, "--data.opponents", json.dumps([str(path)]))
+    assert code == 3 and "beasty_bar" in err.splitlines()[-1] and str(path) in err.splitlines()[-1]

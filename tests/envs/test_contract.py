@@ -235,3 +235,24 @@ def test_bonus_writes_beside_its_buffer(pairs):
 
     with pytest.raises(ContractError, match="breaks 'bounds'"):
         check_game(dataclasses.replace(pairs, bonus=bonus))
+
+
+def test_names_of_a_position_are_checked(any_game):
+    def one_name(state, action):
+        return ("move",)
+
+    def by_number(state, action):
+        return (f"move {action}", str(action))
+
+    assert any(line.startswith("names") for line in check_game(dataclasses.replace(any_game, names_of=by_number), 20))
+    with pytest.raises(ContractError, match=r"breaks 'names'.*is called \('move',\)"):
+        check_game(dataclasses.replace(any_game, names_of=one_name), 20)
+
+
+def test_a_bonus_that_does_not_sum_to_zero_is_caught():
+    @njit
+    def bonus(state, out):
+        out[0] = 1.0
+
+    with pytest.raises(ContractError, match=r"breaks 'bonus'.*bonus_zero_sum is claimed"):
+        check_game(dataclasses.replace(load_game("envs.tic_tac_toe"), bonus=bonus, bonus_zero_sum=True), 5)

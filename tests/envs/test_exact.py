@@ -74,6 +74,28 @@ def test_cfr_plus_finds_the_equilibrium(kuhn_tree, leduc_tree):
     assert leduc.returns[0] == pytest.approx(constants.LEDUC_VALUE, abs=3e-4)
 
 
+def test_an_average_of_policies_earns_the_average(kuhn_tree, leduc_tree):
+    """Each player draws one of three policies by itself: the return is the mean over the nine pairs."""
+    for tree in (kuhn_tree, leduc_tree):
+        rng = np.random.default_rng(5)
+        tables = [np.where(tree.legal, rng.random(tree.legal.shape) ** 3, 0.0) for _ in range(3)]
+        tables = [table / table.sum(1, keepdims=True) for table in tables]
+        weights = [0.5, 0.2, 0.3]
+        first = (tree.row_player == 0)[:, None]
+        expected = sum(
+            v * w * tree.evaluate(np.where(first, mine, theirs)).returns
+            for v, mine in zip(weights, tables)
+            for w, theirs in zip(weights, tables)
+        )
+        average = tree.average(tables, weights)
+        assert np.allclose(tree.evaluate(average).returns, expected, atol=1e-12)
+        assert not np.allclose(average, sum(w * t for w, t in zip(weights, tables)), atol=1e-3)
+    deterministic = [tree.first_action_policy(), tree.first_action_policy()]
+    assert np.allclose(tree.average(deterministic).sum(1), 1)  # where nobody comes, all alike
+    with pytest.raises(ValueError, match="needs one for each of 2 policies"):
+        tree.average(deterministic, [1.0])
+
+
 def test_biased_rps():
     tree = GameTree(load_game("envs.biased_rps"))
     table = np.tile(constants.BIASED_RPS_EQUILIBRIUM, (2, 1))

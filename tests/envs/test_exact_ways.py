@@ -9,6 +9,7 @@ import pytest
 from test_expansion import wide_and_deep
 
 from envs.exact import GameTooLargeError, GameTree, exact_evaluator
+from envs.exact.forecast import forecast
 from envs.exact.phantom import PhantomEvaluator
 from envs.exact.public import PublicEvaluator
 from envs.exact.stream import StreamEvaluator
@@ -207,9 +208,9 @@ def test_the_way_that_suits():
     assert isinstance(exact_evaluator(load_game("envs.kuhn_poker"), say=said.append), GameTree)
     assert isinstance(exact_evaluator(load_game("envs.goofspiel_5"), say=said.append), StreamEvaluator)
     assert isinstance(exact_evaluator(PHANTOM["hex 2x2"](), say=said.append), PhantomEvaluator)
-    assert "58 histories" in said[0] and "12 infosets" in said[0]
-    assert "histories to walk, about" in said[1] and "3346656 histories, on tape; 236450 infosets" in said[2]
-    assert "70 infosets" in said[3]
+    assert "about 58 histories" in said[0] and "58 histories" in said[1] and "12 infosets" in said[1]
+    assert "histories; about" in said[2] and "3346656 histories, on tape; 236450 infosets" in said[3]
+    assert "private records; about" in said[4] and "70 infosets" in said[5]
 
 
 def test_refused_before_the_work():
@@ -218,11 +219,47 @@ def test_refused_before_the_work():
         exact_evaluator(wide_and_deep({}))
     with pytest.raises(GameTooLargeError, match=r"goofspiel_6: about \d.* histories.*max_seconds=0.5"):
         exact_evaluator(load_game("envs.goofspiel_6"), max_seconds=0.5)
-    with pytest.raises(GameTooLargeError, match="max_bytes=100000000 reached"):
-        exact_evaluator(liars_dice(3, 6), max_bytes=100_000_000)
-    for name, limit in (("goofspiel_5", 100_000), ("liars_dice_2x5", 1_000_000), ("dark_hex_3x3_abrupt", 1_000_000)):
-        with pytest.raises(GameTooLargeError, match="max_bytes"):
-            exact_evaluator(load_game(f"envs.{name}"), max_bytes=limit)
+    with pytest.raises(GameTooLargeError, match="max_bytes"):
+        exact_evaluator(load_game("envs.goofspiel_5"), max_bytes=100_000)
+    with pytest.raises(GameTooLargeError, match="max_bytes=50000000 reached"):  # the forecast is not sure enough
+        exact_evaluator(load_game("envs.liars_dice_2x5"), max_bytes=50_000_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "limits", "said"),
+    [
+        (lambda: liars_dice(3, 6), {}, r"about \de1\d public positions.*while max_seconds=60"),
+        (lambda: load_game("envs.liars_dice_2x5"), {"max_bytes": 10**6}, "bytes for them, while max_bytes=1000000"),
+        (
+            lambda: load_game("envs.dark_hex_3x3_abrupt"),
+            {"max_bytes": 10**8, "max_seconds": 600},
+            "about 3e7 private.*max_bytes",
+        ),
+        (lambda: load_game("envs.phantom_tic_tac_toe"), {"max_seconds": 0.5}, "private records.*max_seconds=0.5"),
+    ],
+)
+def test_structured_games_are_refused_unprepared(make, limits, said, monkeypatch):
+    def prepare(*arguments):
+        raise AssertionError("prepared")
+
+    for name in ("PublicEvaluator", "PhantomEvaluator"):
+        monkeypatch.setattr(f"envs.exact.choice.{name}", prepare)
+    lines = []
+    with pytest.raises(GameTooLargeError, match=said):
+        exact_evaluator(make(), **limits, say=lines.append)
+    assert not lines
+
+
+def test_forecasts_of_structured_games():
+    assert forecast(load_game("envs.phantom_tic_tac_toe"), 60).size == pytest.approx(
+        constants.PHANTOM_TIC_TAC_TOE_INFOSETS, rel=0.05
+    )
+    assert forecast(load_game("envs.dark_hex_3x3_abrupt"), 60).size == pytest.approx(
+        constants.ABRUPT_DARK_HEX_INFOSETS, rel=0.05
+    )
+    found = forecast(liars_dice(1, 3), 60)  # 7 actions, all of them once at most: 64 sets of bids, half of them called
+    assert found.size == pytest.approx(PublicEvaluator(liars_dice(1, 3)).num_nodes, rel=0.1)
+    assert forecast(load_game("envs.liars_dice_2x5"), 60).size == pytest.approx(2**21, rel=0.8)
 
 
 def test_a_structure_that_the_game_does_not_have(leduc):

@@ -169,6 +169,14 @@ def test_an_attribute_of_a_function_s_name_is_no_call(monkeypatch):
     fingerprint(real)
 
 
+def test_a_function_may_move_to_another_module(tmp_path):
+    text = "from envs.jit import njit\n\n@njit\ndef twice(x):\n    return 2 * x\n"
+    for name in ("here", "there"):
+        (tmp_path / f"{name}.py").write_text(text)
+        assert start(tmp_path, f"from {name} import twice; print(twice(4))") == ["8"]
+        (tmp_path / f"{name}.py").unlink()
+
+
 def test_half_a_file_is_compiled_again(tmp_path):
     assert start(tmp_path, PLAY, "envs.matching_pennies")[1] != "0"
     for path in (tmp_path / "kept").iterdir():

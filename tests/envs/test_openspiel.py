@@ -44,7 +44,7 @@ def test_it_is_an_env(path, truncate_after):
         "player": ((b,), np.int8), "legal": ((b, a), np.bool_), "obs": ((b, *d), np.float32),
         "rewards": ((b, p), np.float32), "bonus": ((b, p), np.float32), "done": ((b,), np.bool_),
         "truncated": ((b,), np.bool_), "final_obs": ((b, p if truncate_after else 0, *d), np.float32),
-        "final_out": ((b, p), np.bool_), "history": ((b, p, *d), np.float32),
+        "final_player": ((b,), np.int8), "final_out": ((b, p), np.bool_), "history": ((b, p, *d), np.float32),
         "num_decisions": ((b,), np.int32), "action_streams": ((b,), np.uint64), "game_streams": ((b,), np.uint64),
     }  # fmt: skip
     assert Env.__annotations__.keys() == {*shapes, "game", "num_envs"}

@@ -44,9 +44,9 @@ def test_bad_input_is_asked_again(at_table):
 
 
 def test_what_the_beginning_of_a_name_means():
-    names = {0: "fold", 1: "call", 2: "raise", 3: "raise all"}
-    found = [play._meant(typed, names) for typed in ("f", "raise", "rai", "2", "4", "", "RAISE ALL")]
-    assert found == [[0], [2], [2, 3], [2], [], [], [3]]
+    names = {0: ("fold", "ｆ２"), 1: ("call",), 2: ("raise",), 3: ("raise all",)}
+    found = [play._meant(typed, names) for typed in ("f", "raise", "rai", "2", "4", "", "RAISE ALL", "F2")]
+    assert found == [[0], [2], [2, 3], [2], [], [], [3], [0]]
 
 
 def test_a_decision_is_taken_back(at_table):

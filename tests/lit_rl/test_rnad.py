@@ -86,11 +86,12 @@ def test_the_formula():
     assert loss.item() == pytest.approx((policy + 0.3 * value - 0.2 * entropy + 0.7 * kl).item(), abs=1e-5)
 
 
+@pytest.mark.parametrize("more", [{}, {"normalize_advantages": True}, {"value_clip": 0.01}])
 @pytest.mark.parametrize("visit_exponent", [None, 0.5])
-def test_without_reference_it_is_ppo(visit_exponent):
+def test_without_reference_it_is_ppo(visit_exponent, more):
     """alpha = 0: the same loss and the same gradient to the last bit."""
     minibatches = Minibatches(update_epochs=2, num_minibatches=2, visit_exponent=visit_exponent)
-    options = dict(network=small_mlp, entropy_coef=0.1, clip=0.1, minibatches=minibatches)
+    options = dict(network=small_mlp, entropy_coef=0.1, clip=0.1, minibatches=minibatches, **more)
     torch.manual_seed(3)
     ours = RNaD("envs.kuhn_poker", reference_coef=0.0, **options)
     torch.manual_seed(3)
@@ -343,6 +344,11 @@ def test_bad_input_ends_with_one_line(tmp_path, capsys, option, words):
     error = capsys.readouterr().err
     assert stop.value.code == 2 and error.count("\n") == 1
     assert all(word in error for word in words), error
+
+
+def test_neurd_normalises_nothing():
+    with pytest.raises(ConfigError, match="normalize_advantages=true: form neurd acts on plain ones"):
+        RNaD("envs.kuhn_poker", form="neurd", normalize_advantages=True)
 
 
 def test_neurd_is_for_two_players_and_zero_sums(kuhn, monkeypatch):

@@ -303,3 +303,39 @@ def test_logits_may_be_wanted_from_one_rollout_on(leduc, network):
     third = collect(env, network, 5, previous=second)
     assert second.carried and not second.logits[: second.carried].any() and second.logits[second.carried :].any()
     assert first.logits.shape[-1] == third.logits.shape[-1] == 0
+
+
+class Square(ActorCritic):
+    """Plays anything; its value tells who looks: 10 for the mover's obs, 1 for anybody else's."""
+
+    def __init__(self, game):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, obs, legal, state=None):
+        mine = obs.flatten(1)[:, -1].float()
+        return PolicyOutput(mask_logits(torch.zeros(legal.shape), legal) + self.weight, 1 + 9 * mine)
+
+
+@pytest.mark.parametrize("bonus_coef", [0.0, 1.0])
+def test_a_truncated_game_is_valued_by_its_mover_where_nothing_is_hidden(bonus_coef):
+    """Minus that for the other one, whose obs the critic never learns from; also where a bonus sums to 0."""
+    game = load_game("envs.shogi")
+    env = VectorEnv(game, 8, seed=1, truncate_after=3)
+    r = collect(
+        env, Square(game), 6, collecting=Collecting(cut_games="bootstrap", merge_rows=False), bonus_coef=bonus_coef
+    )
+    for t, mover in ((2, 1), (5, 1)):
+        assert (
+            r.done[t].all() and (r.bootstrap[t, :, mover] == 10).all() and (r.bootstrap[t, :, 1 - mover] == -10).all()
+        )
+    assert (r.last_value == torch.tensor([10.0, -10.0])).all() and r.last_known.all()
+
+
+def test_a_bonus_that_does_not_sum_to_zero_asks_everybody():
+    game = dataclasses.replace(load_game("envs.shogi"), bonus_zero_sum=False)
+    r = collect(
+        VectorEnv(game, 4, seed=1, truncate_after=3), Square(game), 3, bonus_coef=1.0,
+        collecting=Collecting(cut_games="bootstrap"),
+    )  # fmt: skip
+    assert (r.bootstrap[2] == torch.tensor([1.0, 10.0])).all()

@@ -57,6 +57,26 @@ def test_ends_are_met(cls):
     assert schedule(0, 1) == pytest.approx(0.7)
 
 
+DOCUMENTED = [  # of a shogi system, p = min(step, total) / total of the way: schedule, the factor by its formula
+    (Linear(1, 0.1), lambda step, p: (1 - p) * (1 - 0.1) + 0.1),
+    (Linear(1, 0.0), lambda step, p: 1 - p),
+    (Cosine(1, 0.0), lambda step, p: (1 + math.cos(math.pi * p)) / 2),
+    (Cosine(1, 0.25), lambda step, p: 0.25 + 0.75 * (1 + math.cos(math.pi * p)) / 2),
+    (Exponential(1, 0.995**400), lambda step, p: 0.995 ** min(step, 400)),
+    (Step(1, 0.5, every=150), lambda step, p: 0.5 ** (min(step, 400) // 150)),
+    (Constant(1), lambda step, p: 1.0),
+    (WarmUp(100, Linear(1, 0.1)), lambda step, p: min((step + 1) / 101, 1 - 0.9 * max(min(step, 400) - 100, 0) / 300)),
+]
+
+
+@pytest.mark.parametrize("schedule, formula", DOCUMENTED, ids=lambda each: type(each).__name__)
+def test_documented_formulas(schedule, formula):
+    """Their total counts steps, ours values: that of step `total` is the last. Past it theirs go on, ours hold."""
+    total = 400
+    for step in (0, 1, 99, 100, 149, 150, 200, 399, 400, 1000):
+        assert schedule(step, total + 1) == pytest.approx(formula(step, min(step, total) / total))
+
+
 def test_step_and_warm_up():
     assert [Step(8, 0.5, every=2)(i, 6) for i in range(8)] == [8, 8, 4, 4, 2, 2, 2, 2]
     warm = WarmUp(3, Linear(1, 0))

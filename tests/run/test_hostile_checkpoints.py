@@ -22,7 +22,7 @@ from envs.vector_env import FIRST_MOVES, VectorEnv
 from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.resume import well_formed
-from lit_rl.run.saved_optimizers import check_training_state
+from lit_rl.run.saved_optimizers import take_training_state
 from lit_rl.run.saved_rollout import rollout_of_state
 from lit_rl.schedules import Exponential
 
@@ -222,7 +222,7 @@ def test_optimizers_and_schedules_of_strangers(make_fit, place):
     trainer.fit(model, data)
     sound = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
     before = copy.deepcopy(sound)
-    check_training_state(sound, model)
+    take_training_state(sound, model)
     assert same(before["optimizer_states"], sound["optimizer_states"])  # tried on copies alone
     part = "optimizer_states" if place[0] in ("state", "param_groups") else "lr_schedulers"
     for value in FORGED[place]:
@@ -232,7 +232,7 @@ def test_optimizers_and_schedules_of_strangers(make_fit, place):
             target = target[key]
         target[place[-1]] = value
         with pytest.raises(ArtefactError), well_formed("the optimizers' state"):
-            check_training_state(forged, model)
+            take_training_state(forged, model)
 
 
 def test_functions_of_a_schedule_have_no_state(make_fit):
@@ -244,7 +244,7 @@ def test_functions_of_a_schedule_have_no_state(make_fit):
     for value in (1, {"__call__": 1}, {}):
         sound["lr_schedulers"][0]["lr_lambdas"] = [value]
         with pytest.raises(ArtefactError, match="needs None"), well_formed("the optimizers' state"):
-            check_training_state(sound, model)
+            take_training_state(sound, model)
 
 
 def test_a_loader_that_contradicts_its_games(make_fit):

@@ -5,9 +5,15 @@ import json
 import shutil
 import signal
 
+import lightning as L
 import pytest
 import torch
 from harness import RUNS, digest, feed, fit_arguments, last_line, resume_arguments
+from lightning.pytorch.loggers import CSVLogger
+
+from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.scalar_schedule import ScalarSchedule
+from lit_rl.schedules import Cosine, Linear
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
@@ -31,6 +37,20 @@ def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, 
     for number in numbers:
         root = tmp_path / str(number)
         assert litrl(fit_arguments(name, root) + short, tmp_path / "log", sabotage=("stop_after_batch", number)) == 143
+        assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
+        assert digest(root / "version_0") == reference, number
+
+
+@pytest.mark.parametrize("name", ["last_card_ppo", "last_card_neurd"])
+def test_memories_go_on_to_the_last_bit(litrl, tmp_path, undisturbed, name):
+    """Stopped between the passes over a rollout, at its ends and within: stored, refreshed and references' memories."""
+    short = ["--trainer.max_epochs", "5" if name == "last_card_ppo" else "11", "--trainer.check_val_every_n_epoch", "2"]
+    assert litrl(fit_arguments(name, tmp_path / "whole") + short, tmp_path / "log") == 0, last_line(tmp_path / "log")
+    reference = digest(tmp_path / "whole" / "version_0")
+    for number in (0, 5, 6, 7, 8, 9):
+        root = tmp_path / str(number)
+        code = litrl(fit_arguments(name, root) + short, tmp_path / "log", sabotage=("stop_after_batch", number))
+        assert code == 143, last_line(tmp_path / "log")
         assert litrl(resume_arguments(root / "version_0"), tmp_path / "log") == 0, last_line(tmp_path / "log")
         assert digest(root / "version_0") == reference, number
 
@@ -98,6 +118,66 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter_one(litrl, tmp_path, und
     for name, tensor in weights[0]["state_dict"].items():
         assert torch.equal(tensor, weights[1]["state_dict"][name]), name
     assert weights[0]["SelfPlayDataModule"]["ranks"][0]["env"] == weights[1]["SelfPlayDataModule"]["ranks"][0]["env"]
+
+
+class Rates(L.Callback):
+    """The learning rate of each iteration."""
+
+    def __init__(self):
+        self.of = {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.of.setdefault(trainer.current_epoch, trainer.optimizers[0].param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("interval", ["iteration", "step"])
+@pytest.mark.parametrize("before", [None, Linear(1.0, 0.5), lambda o: torch.optim.lr_scheduler.LinearLR(o, 0.5)])
+def test_a_run_is_extended_with_a_new_schedule(make_fit, tmp_path, before, interval):
+    """Whatever its learning rate did before, from the checkpoint on it is the new schedule's at that iteration."""
+    folder = {"enable_checkpointing": True, "callbacks": [LastCheckpoint()], "logger": CSVLogger(tmp_path, name="")}
+    trainer, model, data = make_fit({"lr_schedule": before}, max_epochs=3, **folder)
+    trainer.fit(model, data)
+    rates, schedule = Rates(), Cosine(2.0, 0.1)
+    folder["callbacks"] = [LastCheckpoint(), rates, ScalarSchedule("model.entropy_coef", Linear(0.07, 0.0))]
+    folder["logger"] = CSVLogger(tmp_path, name="")
+    trainer, model, data = make_fit({"lr_schedule": schedule, "lr_interval": interval}, max_epochs=8, **folder)
+    trainer.fit(model, data, ckpt_path=str(tmp_path / "version_0" / "checkpoints" / "last.ckpt"))
+    base, batches = model.optimizer(model.parameters()).defaults["lr"], model.batches_per_iteration
+    each = 1 if interval == "iteration" else batches
+    expected = {i: base * schedule(i * each, 8 * each) for i in range(3, 8)}
+    assert rates.of == pytest.approx(expected, rel=1e-12)
+    assert model.entropy_coef == 0.0
+
+
+def test_what_of_a_new_configuration_has_no_effect_is_said(litrl, tmp_path, undisturbed):
+    """One line for what is the checkpoint's, one for what changes, one for what cannot; refusals name the setting."""
+    start = ["--ckpt_path", str(undisturbed["kuhn_ppo"][2] / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "62"]
+    other = [
+        "--model.lr_schedule", "Cosine", "--model.lr_schedule.start", "0.5", "--model.clip", "0.07",
+        "--model.optimizer.init_args.lr", "0.5", "--seed_everything", "9",
+    ]  # fmt: skip
+    assert litrl([*fit_arguments("kuhn_ppo", tmp_path), *start, *other], tmp_path / "log") == 0
+    said = (tmp_path / "log").read_text()
+    assert "goes on from PPO on kuhn_poker at iteration 60 of 62" in said
+    (acts,) = [line for line in said.splitlines() if "the configuration's, from here on" in line]
+    assert "clip 0.07 (was 0.1)" in acts and "lr_schedule lit_rl.schedules.Cosine (was " in acts
+    (void,) = [line for line in said.splitlines() if "without effect, since the optimizer" in line]
+    assert void.endswith("optimizer.lr 0.5 (was 0.002)")
+    assert "seed=9 has no effect" in said and "model.entropy_coef goes on at" in said
+    scheduler = ["--model.lr_schedule", "torch.optim.lr_scheduler.StepLR", "--model.lr_schedule.step_size", "5"]
+    for i, (more, words) in enumerate(
+        [
+            (
+                ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.1"],
+                "model.optimizer=torch.optim.SGD",
+            ),
+            (scheduler, "model.lr_schedule=torch.optim.lr_scheduler.StepLR: the checkpoint's is"),
+            (["--trainer.max_epochs", "50"], "current_epoch=60, but you have set Trainer(max_epochs=50)"),
+            (["--data.num_envs", "16"], "data.num_envs"),
+        ]
+    ):
+        assert litrl([*fit_arguments("kuhn_ppo", tmp_path), *start, *more], tmp_path / f"log{i}") == 2
+        assert words in last_line(tmp_path / f"log{i}")
 
 
 def test_validation_changes_nothing(litrl, tmp_path, undisturbed):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from envs.game import Game, Interface, load_game, load_interface
+from envs.game import Game, Interface, action_names, load_game, load_interface
 from lit_rl.league.league import League, Payoff
 from lit_rl.league.ratings import Rating, Score, rate_period
 from lit_rl.run.allowed import check_name, trust
@@ -275,18 +275,18 @@ def frames(game: Game, record: dict) -> list[dict[str, str]]:
 
     Of the learner's own decisions also the probabilities that it had and the value that it saw.
     """
-    position, moves, names = Position(game), iter(record["moves"]), game.action_names
+    position, moves = Position(game), iter(record["moves"])
     found = [{"said": "the start", "board": game.render(position.state)}]
     for action in record["history"]:
         if position.player < 0:
             said = f"chance: {game.chance_names[action] if game.chance_names else action}"
         else:
             move = next(moves)
-            said = f"player {move['player']}: {names[action] if names else action}"
+            said = f"player {move['player']}: {' '.join(action_names(game, position.state, action)[:2])}"
             if "logits" in move:
                 probs = torch.softmax(torch.tensor(move["logits"], dtype=torch.float64), -1).tolist()
                 likely = sorted(zip(probs, move["legal"]), reverse=True)[:6]
-                told = ", ".join(f"{names[a] if names else a} {p:.3f}" for p, a in likely)
+                told = ", ".join(f"{action_names(game, position.state, a)[0]} {p:.3f}" for p, a in likely)
                 said += f"   ({told}{', …' if len(probs) > 6 else ''}; value {move['value']:+.3f})"
         position.play(action)
         found.append({"said": said, "board": game.render(position.state)})

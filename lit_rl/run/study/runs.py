@@ -83,7 +83,9 @@ class Run:
         found = {}
         for row in self.rows:
             if metric in row and math.isfinite(row[metric]):
-                at = row["decisions"] if "decisions" in row else interpolated(*self._clock, row.get("epoch", 0.0) + 1)
+                measured = row.get("eval/decisions") if metric.startswith("eval/") else None  # done beside training
+                at = row.get("decisions", measured)
+                at = interpolated(*self._clock, row.get("epoch", 0.0) + 1) if at is None else at
                 found[at] = row[metric]
         end = self._summarised(metric)
         if end is not None:
