@@ -24,7 +24,7 @@ class ShowdownDataModule(LeagueDataModule):
         num_hosts: processes of Node; one keeps a core busy.
         league, opponents, matchmaker, matchmaker_options: see `datamodules.league_play.LeagueDataModule`, as for
             self_play_share, refresh_every, memory_games, run, evaluation, restart_games.
-        num_envs: battles side by side, 2 to 3 MB each.
+        num_envs: battles side by side; a host with 32 takes some 360 MB, with 400 some 490.
         num_steps: decisions per battle and iteration; a battle has some 50 of both sides.
         team_share: of no use here; 0.
         seed: of teams, battles, seating, sampling and shuffling (the CLI copies it from seed_everything).

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from envs.bits import pack
-from envs.env import Env, IllegalActionError, SavedGamesError
+from envs.env import Env, IllegalActionError, NoDecisionError, SavedGamesError
 from envs.rng import draw64, make_streams
 from envs.sampling import draw
 from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VGC
@@ -348,7 +348,7 @@ class ShowdownEnv(Env):
         for battle, answer in self._ask("open", battles, told):
             battle.take_in(answer)
         if over := self._go_on(battles):
-            raise SavedGamesError(f"showdown: battle {over[0][0]} ended before anybody decided")
+            raise NoDecisionError(f"showdown: battle {over[0][0]} ended before anybody decided")
 
     def _go_on(self, battles: list[Battle]) -> list[tuple[int, int]]:
         """Ask the simulator until each battle is at a decision or over: (place in the list, winner) of those over.

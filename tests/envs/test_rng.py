@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from envs.rng import derive_key, make_streams
+from envs.rng import derive_key, draw64, make_streams, uniform
 
 
 def test_streams_are_distinct_and_reproducible():
@@ -12,3 +12,9 @@ def test_streams_are_distinct_and_reproducible():
     assert derive_key(1, 2) != derive_key(2, 1)
     with pytest.raises(ValueError, match="non-negative"):
         derive_key(-1)
+
+
+def test_a_drawn_integer_is_the_number_that_a_uniform_is_made_of():
+    one, other = make_streams(1, 3), make_streams(1, 3)
+    assert uniform(one, 0) == (draw64(other, 0) >> np.uint64(11)) * 2.0**-53
+    assert one == other

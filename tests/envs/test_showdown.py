@@ -302,3 +302,28 @@ def test_a_missing_package_node_or_version_is_one_line_with_its_remedy(tmp_path,
     (tmp_path / "node").chmod(0o755)
     with pytest.raises(ShowdownMissingError, match=r"node v12.22.0 .* is too old: install Node.js 18"):
         node_program()
+
+
+@needs_showdown
+def test_a_side_that_a_hidden_ability_traps_is_asked_again_and_told_no_sooner():
+    team = TEAM_OF_SIX.replace("Vaporeon||sitrusberry|waterabsorb", "Gothitelle||sitrusberry|shadowtag")
+    env, switches = ShowdownEnv(1, seed=0, teams=(team,)), slice(SWITCH, PASS)
+
+    def play_one(action):
+        assert env.legal[0, action]
+        env.step(np.array([action]))
+
+    for place in (2, 3, 4, 5, 1, 2, 3, 4):  # the second side leads with Gothitelle, the first without
+        play_one(SWITCH + place - 1)
+    assert env.player[0] == 0
+    play_one(int(env.legal[0].argmax()))
+    assert env.legal[0, switches].any()  # the ability has not been seen
+    play_one(SWITCH + int(env.legal[0, switches].argmax()))
+    for _ in range(2):
+        assert env.player[0] == 1
+        play_one(int(env.legal[0].argmax()))
+    assert env.asked_again == 1 and env.player[0] == 0 and not env.done[0]
+    play_one(int(env.legal[0].argmax()))
+    assert not env.legal[0, switches].any()  # now it knows
+    play_one(int(env.legal[0].argmax()))
+    assert env.player[0] == 0 or parts(INTERFACE, env.obs)["field"][0, 0] == 2
