@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def arguments(**changes):
     args = dict(
         decisions=400_000, self_play_share=0.5, snapshots=4, exploiters=2, exploiter_share=0.4, start="main",
-        folder=Path("runs/league_study"),
+        folder=Path("runs/league_study"), game="envs.leduc_poker", entropy=None, learner_decisions=None,
     )  # fmt: skip
     return argparse.Namespace(**args | changes)
 
@@ -35,6 +35,25 @@ def test_a_way_spends_the_decisions_it_has(algorithm, way):
     assert own + theirs == pytest.approx(400_000, rel=0.05)
     assert (theirs > 0) == (way == "exploiters")
     assert config["data"]["class_path"] == ("SelfPlayDataModule" if way == "self-play" else "LeagueDataModule")
+
+
+@pytest.mark.parametrize("way", ["self-play", "pfsp"])
+def test_equal_decisions_to_learn_from(way):
+    """Where half of the games are against members, the learner makes three quarters of the decisions."""
+    from scripts.league_study import config_of, decisions_per_iteration
+
+    args = arguments(game="envs.biased_rps", entropy=0.001, learner_decisions=90_000)
+    config = yaml.safe_load(config_of("PPO", way, args))
+    made = config["trainer"]["max_epochs"] * decisions_per_iteration(config)
+    assert made * (1.0 if way == "self-play" else 0.75) == pytest.approx(90_000, rel=0.01)
+    assert (
+        config["data"]["init_args"]["game"] == "envs.biased_rps" and config["model"]["init_args"]["ema_decay"] is None
+    )
+    schedules = [c["init_args"]["schedule"] for c in config["trainer"]["callbacks"] if "ScalarSchedule" in str(c)]
+    assert {"class_path": "Constant", "init_args": {"value": 0.001}} in schedules
+    assert "scripts.league_study.AveragePolicy" in [
+        c["class_path"] for c in config["trainer"]["callbacks"] if c != str(c)
+    ]
 
 
 @pytest.mark.slow
