@@ -125,9 +125,8 @@ class _Kept(_Cache):
             return None
         target = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, codegen.magic_tuple())
         switches = (config.BOUNDSCHECK, config.OPT, config.ENABLE_AVX, config.DEBUG, config.FULL_TRACEBACKS)
-        function = self._dispatcher.py_func  # its module is named in what is kept, and imported with it
-        words = repr((digest, str(sig), target, switches, function.__module__))
-        name = function.__name__
+        words = repr((digest, str(sig), target, switches))
+        name = self._dispatcher.py_func.__name__
         return place / f"{name}-{hashlib.sha256(words.encode()).hexdigest()[:40]}.nbc"
 
 
@@ -177,6 +176,7 @@ def fingerprint(function) -> str:
     def add_function(function: types.FunctionType) -> None:
         names: set[str] = set()
         of_globals: set[str] = set()
+        put(function.__module__)  # machine code, once loaded, imports the modules of all functions in it
         add_code(function.__code__, names, of_globals)
         add(function.__defaults__, names)
         add(tuple(sorted((function.__kwdefaults__ or {}).items())), names)

@@ -169,11 +169,15 @@ def test_an_attribute_of_a_function_s_name_is_no_call(monkeypatch):
     fingerprint(real)
 
 
-def test_a_function_may_move_to_another_module(tmp_path):
+def test_a_copy_in_another_module_is_another_function(tmp_path):
+    """The first one's module is gone when the second one, alike to the letter, is called from the same kernel."""
     text = "from envs.jit import njit\n\n@njit\ndef twice(x):\n    return 2 * x\n"
+    around = "from envs.jit import njit\n\ndef around(f):\n    return njit(lambda x: f(x) + 1)\n"
+    (tmp_path / "around.py").write_text(around)
     for name in ("here", "there"):
         (tmp_path / f"{name}.py").write_text(text)
-        assert start(tmp_path, f"from {name} import twice; print(twice(4))") == ["8"]
+        script = f"from {name} import twice; from around import around; print(around(twice)(4))"
+        assert start(tmp_path, script) == ["9"]
         (tmp_path / f"{name}.py").unlink()
 
 
