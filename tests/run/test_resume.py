@@ -41,6 +41,20 @@ def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, 
         assert digest(root / "version_0") == reference, number
 
 
+def test_iterations_that_were_begun_more_than_once_hold_up_nobody(litrl, tmp_path):
+    """Lightning counts an iteration as begun again where a run goes on from its start: the totals drift apart."""
+    short = ["--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2"]
+    assert litrl(fit_arguments("leduc_ppo", tmp_path / "whole") + short, tmp_path / "log") == 0
+    arguments, folder = fit_arguments("leduc_ppo", tmp_path / "a") + short, tmp_path / "a" / "version_0"
+    assert litrl(arguments, tmp_path / "log", sabotage=("stop_after_batch", 9)) == 143, last_line(tmp_path / "log")
+    path = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]["ready"] += 2
+    torch.save(checkpoint, path)
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0, last_line(tmp_path / "log")
+    assert digest(folder) == digest(tmp_path / "whole" / "version_0")
+
+
 @pytest.mark.parametrize("name", ["last_card_ppo", "last_card_neurd"])
 def test_memories_go_on_to_the_last_bit(litrl, tmp_path, undisturbed, name):
     """Stopped between the passes over a rollout, at its ends and within: stored, refreshed and references' memories."""
