@@ -86,8 +86,8 @@ class RunSummary(L.Callback):
         writer = csv.writer(text)
         writer.writerow(["player", "obs", *(["before"] if remembers else []), *names])
         rows = ((player, obs) for some, _, players in all_rows(evaluator) for player, obs in zip(players, some))
-        pasts = ([before] for before in evaluator.before) if remembers else itertools.repeat([])
-        for (player, obs), past, probs in zip(rows, pasts, outputs.tolist()):
+        pasts = ([before] for before in evaluator.before) if remembers else itertools.repeat([], evaluator.num_rows)
+        for (player, obs), past, probs in zip(rows, pasts, outputs.tolist(), strict=True):
             writer.writerow([player, " ".join(str(x) for x in obs.flatten()), *past, *(f"{p:.6f}" for p in probs)])
         replace_file(path, text.getvalue().encode())
         if _is_untrained(trainer, pl_module):
