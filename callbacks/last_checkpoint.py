@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import lightning as L
@@ -144,7 +145,7 @@ class LastCheckpoint(Checkpoint):
         self._checkpointed = read_status(self._folder).get("checkpointed") is not False
         writer = trainer.strategy.checkpoint_io
         if isinstance(writer, VerifiedCheckpointIO):
-            writer.before_visible = lambda: self._before_first(trainer, pl_module)
+            writer.after_visible = lambda: self._after_first(trainer, pl_module)
         else:
             self._checkpointed = True
         self._write_status(trainer, pl_module, "running")
@@ -208,12 +209,22 @@ class LastCheckpoint(Checkpoint):
         """Save at the border of an iteration: in on_train_epoch_start or on_train_end, on every rank."""
         # Lightning's loops still count the batches of the last iteration here, and a run that went on would skip the
         # next one; they reset these counters themselves as soon as it begins.
-        loop = trainer.fit_loop.epoch_loop
+        loop, iterations = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress
         for progress in (loop.batch_progress, loop.scheduler_progress, loop.automatic_optimization.optim_progress):
             progress.reset_on_run()
         loop.val_loop.batch_progress.total.reset()
         nobody_looks_at_the_rollout(trainer)
-        self._write(trainer, loop._batches_that_stepped, name)
+        # In on_train_epoch_start Lightning counts the next iteration as ready; where it goes on from such a checkpoint
+        # it counts it once in the total and not at all in what is under way, and misjudges the checkpoints after that.
+        counts = (iterations.total, iterations.current)
+        ready = [count.ready for count in counts]
+        for count in counts:
+            count.ready = count.completed
+        try:
+            self._write(trainer, loop._batches_that_stepped, name)
+        finally:
+            for count, number in zip(counts, ready):
+                count.ready = number
 
     def _write(self, trainer: L.Trainer, steps: int, name: str = "last.ckpt") -> None:
         self._steps, writer = steps, trainer.strategy.checkpoint_io
@@ -224,14 +235,18 @@ class LastCheckpoint(Checkpoint):
         if name == "last.ckpt":
             self._saved_at = time.monotonic()
 
-    def _before_first(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def _after_first(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """From now on the run has a checkpoint. Not a moment earlier: a run killed in between could neither go on nor
+        begin anew."""
         if not self._checkpointed:
             self._checkpointed = True
             try:
                 self._write_status(trainer, pl_module, "running")
-            except OSError:
+            except OSError as error:
                 self._checkpointed = False
-                raise
+                warnings.warn(
+                    f"status.json not written ({error.strerror or error}); the next save tries again", stacklevel=2
+                )
 
     def _asked(self, trainer: L.Trainer) -> tuple[int, bool]:
         """(signal number or 0, it is time to save), the same on every rank."""

@@ -326,17 +326,18 @@ def die_at_start() -> None:
     before_batch(lambda trainer, module, batch: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def die_in_first_save() -> None:
-    """Killed when the first checkpoint lies on the disk, but not yet under its name."""
+def die_in_first_save(step: str) -> None:
+    """Killed when the first checkpoint has got so far: `stage_checkpoint`, it lies on the disk; `add_to_manifest`, it
+    is known, too; `sync_folder`, it has its name."""
     from lit_rl.run import checkpoint_io
 
-    stage = checkpoint_io.stage_checkpoint
+    done = getattr(checkpoint_io, step)
 
-    def staged(path, checkpoint):
-        stage(path, checkpoint)
+    def last(*args):
+        done(*args)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint_io.stage_checkpoint = staged
+    setattr(checkpoint_io, step, last)
 
 
 TROUBLES = (

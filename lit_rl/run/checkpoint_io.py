@@ -29,15 +29,15 @@ class VerifiedCheckpointIO(CheckpointIO):
 
     A save that fails for lack of space (or any other OSError) leaves what was there and raises StorageError; while
     `forgiving` (`callbacks.LastCheckpoint` is, whose next save may succeed) only the `max_failures`-th in a row does.
-    `before_visible` is called when a checkpoint is whole on the disk and not yet under its name. `instead` is asked
-    what to write in place of a checkpoint.
+    `after_visible` is called when a checkpoint lies under its name. `instead` is asked what to write in place of a
+    checkpoint.
     """
 
     def __init__(self, max_failures: int = 3):
         self.max_failures = max_failures
         self.failures = 0  # in a row
         self.forgiving = False
-        self.before_visible: Callable[[], None] = lambda: None
+        self.after_visible: Callable[[], None] = lambda: None
         self.instead: Callable[[dict[str, Any], Path], dict[str, Any]] = lambda checkpoint, path: checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -54,7 +54,6 @@ class VerifiedCheckpointIO(CheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _, sink = stage_checkpoint(path, checkpoint)
-            self.before_visible()
             add_to_manifest(path, sink, checkpoint)
             if path.exists():
                 second_name(path, old)
@@ -72,6 +71,7 @@ class VerifiedCheckpointIO(CheckpointIO):
             warnings.warn(f"{what}; training goes on and the next save tries again", stacklevel=2)
         else:
             self.failures = 0
+            self.after_visible()
 
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict:
         """Verify and load. Raises ArtefactError, see `verify`."""

@@ -259,8 +259,7 @@ def _check_fits(module: L.LightningModule, checkpoint: dict, resumes: bool) -> N
 def _check_loops(saved, trainer: L.Trainer) -> None:
     """Lightning's counters: built as here, none below 0, none ahead of the one before it.
 
-    Of what is under way at most one thing is begun and not completed. In the totals more may be: Lightning counts an
-    epoch as begun again each time that a run goes on in its middle.
+    At most one thing is begun and not completed.
     """
     saved = saved_dict(saved_dict(saved, "loops")["fit_loop"], "loops.fit_loop")
     for name, here in trainer.fit_loop.state_dict().items():
@@ -273,7 +272,7 @@ def _check_loops(saved, trainer: L.Trainer) -> None:
 def _check_progress(progress: dict, where: str) -> None:
     counts = [progress[name] for name in ("completed", "processed", "started", "ready") if name in progress]
     if counts:
-        in_step = counts == sorted(counts) and (where.endswith("total") or counts[-1] - counts[0] <= 1)
+        in_step = counts == sorted(counts) and counts[-1] - counts[0] <= 1
         need(in_step, f"{where} is out of step: {counts}")
     for name, part in progress.items():
         if isinstance(part, dict):

@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lit_rl.run.checkpoint_files import replace_file
+from lit_rl.run.checkpoint_files import MANIFEST, replace_file
 from lit_rl.run.errors import ConfigError, StorageError
 
 
@@ -120,9 +120,12 @@ def without_checkpoint(folder: Path) -> str:
 
 
 def _traces(folder: Path) -> bool:
-    """A file of the checkpoints folder that is more than a write cut off, or a folder that cannot be read."""
+    """A file of the checkpoints folder that is more than a write cut off, or a folder that cannot be read.
+
+    The manifest is none: it knows a checkpoint before that has its name.
+    """
     try:
-        return any(not name.endswith(".stage") for name in os.listdir(folder / "checkpoints"))
+        return any(not name.endswith(".stage") and name != MANIFEST for name in os.listdir(folder / "checkpoints"))
     except OSError:
         return True
 

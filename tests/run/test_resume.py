@@ -41,18 +41,22 @@ def test_every_minibatch_is_a_place_to_go_on_from(litrl, tmp_path, undisturbed, 
         assert digest(root / "version_0") == reference, number
 
 
-def test_iterations_that_were_begun_more_than_once_hold_up_nobody(litrl, tmp_path):
-    """Lightning counts an iteration as begun again where a run goes on from its start: the totals drift apart."""
-    short = ["--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "2"]
+def test_stopped_at_borders_and_within_again_and_again(litrl, tmp_path):
+    """Lightning's counters stay in step: twice between two iterations, then within one; the run can be made longer."""
+    short = ["--trainer.max_epochs", "8", "--trainer.check_val_every_n_epoch", "2"]
     assert litrl(fit_arguments("leduc_ppo", tmp_path / "whole") + short, tmp_path / "log") == 0
     arguments, folder = fit_arguments("leduc_ppo", tmp_path / "a") + short, tmp_path / "a" / "version_0"
-    assert litrl(arguments, tmp_path / "log", sabotage=("stop_after_batch", 9)) == 143, last_line(tmp_path / "log")
-    path = folder / "checkpoints" / "last.ckpt"
-    checkpoint = torch.load(path, weights_only=True)
-    checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]["ready"] += 2
-    torch.save(checkpoint, path)
-    assert litrl(resume_arguments(folder), tmp_path / "log") == 0, last_line(tmp_path / "log")
+    for minibatch, current in ((7, [2, 2, 2, 2]), (15, [4, 4, 4, 4]), (18, [4, 4, 5, 5]), (23, [6, 6, 6, 6])):
+        code = litrl(arguments, tmp_path / "log", sabotage=("stop_after_batch", minibatch))
+        assert code == 143, last_line(tmp_path / "log")
+        progress = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["loops"]["fit_loop"]
+        for counts in (progress["epoch_progress"]["total"], progress["epoch_progress"]["current"]):
+            assert [counts[name] for name in ("completed", "processed", "started", "ready")] == current
+        arguments = resume_arguments(folder)
+    assert litrl(arguments, tmp_path / "log") == 0, last_line(tmp_path / "log")
     assert digest(folder) == digest(tmp_path / "whole" / "version_0")
+    longer = [*resume_arguments(folder), "--trainer.max_epochs", "9"]
+    assert litrl(longer, tmp_path / "log") == 0, last_line(tmp_path / "log")
 
 
 @pytest.mark.parametrize("name", ["last_card_ppo", "last_card_neurd"])
@@ -262,7 +266,11 @@ def test_lost_checkpoints_lose_nothing_else(litrl, tmp_path, undisturbed, how):
     assert content_of(folder) == before
 
 
-@pytest.mark.parametrize("sabotage", [("die_at_start",), ("die_in_first_save",)], ids=lambda name: name[0])
+@pytest.mark.parametrize(
+    "sabotage",
+    [("die_at_start",), ("die_in_first_save", "stage_checkpoint"), ("die_in_first_save", "add_to_manifest")],
+    ids=lambda name: name[-1],
+)
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(litrl, tmp_path, undisturbed, sabotage):
     """Its status.json proves that there was none; what it had logged is moved aside all the same."""
     assert litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=sabotage) == -signal.SIGKILL
@@ -278,6 +286,16 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(litrl, tmp_path, u
     for name, content in logged.items():
         stem, suffix = name.split(".")
         assert (folder / f"{stem}.previous.{suffix}").read_bytes() == content
+
+
+def test_a_run_killed_before_it_says_that_it_has_a_checkpoint_goes_on(litrl, tmp_path, undisturbed):
+    sabotage = ("die_in_first_save", "sync_folder")
+    assert litrl(fit_arguments("kuhn_ppo", tmp_path), tmp_path / "log", sabotage=sabotage) == -signal.SIGKILL
+    folder = tmp_path / "version_0"
+    assert json.loads((folder / "status.json").read_text())["checkpointed"] is False
+    assert litrl(resume_arguments(folder), tmp_path / "log") == 0, last_line(tmp_path / "log")
+    assert "going on from" in (tmp_path / "log").read_text() and "last.ckpt" in (tmp_path / "log").read_text()
+    assert digest(folder) == undisturbed["kuhn_ppo"][0]
 
 
 def test_another_configuration_is_moved_aside(litrl, tmp_path, undisturbed):
