@@ -1,0 +1,26 @@
+"""Freed memory stays with the process: what is asked for again needs no new pages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lit_rl.run.memory import keep_freed_memory
+
+SCRIPT = """
+import resource, torch
+from lit_rl.run.memory import keep_freed_memory
+keep_freed_memory()
+for i in range(6):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2 * 2**20) for _ in range(6)]  # 48 MiB, 12,288 pages
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_blocks_are_used_again():
+    if not keep_freed_memory():
+        pytest.skip("malloc is not glibc's")
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1_000
