@@ -43,7 +43,7 @@ def in_a_child(script: str, *args: str) -> str:
 @pytest.mark.parametrize(
     ("count", "names"),
     [
-        pytest.param(100, ["leduc_league", "kuhn_armac"], id="some"),
+        pytest.param(50, ["leduc_league", "kuhn_armac"], id="some"),
         pytest.param(450, list(RUNS), marks=pytest.mark.slow, id="all"),
     ],
 )
