@@ -703,8 +703,6 @@ def bench_shogi(table: Table, threads: int) -> None:
 
 def bench_memory(table: Table, threads: int) -> None:
     """GRU 128 on obs 128: learning batched over time, step by step and compiled, and end to end. CPU time."""
-    from dataclasses import replace
-
     import lightning as L
     import torch
 
@@ -713,9 +711,8 @@ def bench_memory(table: Table, threads: int) -> None:
     from lit_rl.networks import Dense, Recurrent
     from lit_rl.policy import ActorCritic, Chunks
     from lit_rl.ppo import PPO
-    from scripts.wide_game import GAME
-
-    game = replace(GAME, name="memory_game", num_actions=16, obs_shape=(2, 64))
+    from lit_rl.returns import Credit
+    from scripts.memory_game import GAME as game
 
     def network(game=game):
         return Recurrent(game, lambda g: Dense(g, (128, 128)))
@@ -764,13 +761,13 @@ def bench_memory(table: Table, threads: int) -> None:
     table.add("GRU 128, obs 128, forward of 128 rows", 1e6 * spent / 128, "us/row")
     table.add("  compiled", slower, "x as long")
     clock = make_clock(time.process_time)
-    model = PPO(game, network=network, minibatches=Minibatches(2, 4, merge_rows=False), normalize_advantages=True)
-    model.credit = replace(model.credit, cut_games="bootstrap")
+    path, credit = "scripts.memory_game", Credit(cut_games="bootstrap")
+    model = PPO(path, network=network, minibatches=Minibatches(2, 4, merge_rows=False), credit=credit)
     trainer = L.Trainer(
         accelerator="cpu", max_epochs=20, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[clock], limit_val_batches=0, devices=1,
     )  # fmt: skip
-    trainer.fit(model, SelfPlayDataModule(game, num_envs=256, num_steps=32, num_threads=threads))
+    trainer.fit(model, SelfPlayDataModule(path, num_envs=256, num_steps=32, num_threads=threads))
     table.add("PPO, GRU 128, obs 128, 256 x 32, 2 epochs, by CPU second", clock.rate, "decisions/s")
 
 
