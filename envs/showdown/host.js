@@ -88,6 +88,14 @@ function choose([key, ...chosen]) {
   return report(key, one, again);
 }
 
+/** With any question: battles that nobody needs any more. */
+function drop(keys) {
+  for (const key of keys) {
+    battles.get(key)?.battle.destroy();
+    battles.delete(key);
+  }
+}
+
 const OPS = {
   hello() {
     const sizes = {};
@@ -110,13 +118,6 @@ const OPS = {
     });
   },
   choose(message) { return message.battles.map(choose); },
-  drop(message) {
-    for (const key of message.keys) {
-      battles.get(key)?.battle.destroy();
-      battles.delete(key);
-    }
-    return null;
-  },
   /** Of each team in Showdown's text form: packed, and the validator's words, null for none. */
   validate(message) {
     const validator = TeamValidator.get(findFormat(message.format));
@@ -162,6 +163,7 @@ require('readline').createInterface({input: process.stdin}).on('line', line => {
   let answer;
   try {
     const message = JSON.parse(line);
+    drop(message.drop || []);
     answer = {ok: OPS[message.op](message)};
   } catch (error) {
     answer = {error: String(error.message || error).split('\n')[0]};

@@ -1,5 +1,6 @@
 """The env of Pokémon Showdown against the simulator itself; skipped where Node or the package is absent."""
 
+import gc
 import itertools
 import json
 import os
@@ -16,7 +17,8 @@ from envs.env import IllegalActionError, SavedGamesError
 from envs.game import load_interface, parts
 from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VERSION, VGC
 from envs.showdown import host as hosting
-from envs.showdown.env import ShowdownEnv, choice_text, legal_actions
+from envs.showdown.battle import choice_text, legal_actions
+from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host, HostError, ShowdownMissingError, node_program, package_folder
 
 
@@ -171,6 +173,61 @@ TEAM_OF_SIX = "]".join(
 @needs_showdown
 def test_the_same_seed_is_the_same_bytes_for_any_number_of_hosts():
     assert play(ShowdownEnv(5, seed=3), 30) == play(ShowdownEnv(5, seed=3, num_hosts=2), 30)
+
+
+@needs_showdown
+@pytest.mark.parametrize("num_hosts", [1, 2])
+def test_one_half_decides_while_the_other_is_simulated_and_no_byte_changes(num_hosts):
+    env, twin = ShowdownEnv(5, seed=3, num_hosts=num_hosts), ShowdownEnv(5, seed=3)
+    assert env.parts == (slice(0, 3), slice(3, 5))
+    assert {id(b.host) for b in env._battles[:3]} & {id(b.host) for b in env._battles[3:]} == (
+        set() if num_hosts == 2 else {id(env.hosts[0])}
+    )
+    first, second = env.parts
+    for _ in range(60):
+        action = env.sample(env.legal.astype(np.float32))
+        twin.step(action)
+        env.send(action[first], first)
+        env.send(action[second], second)
+        env.receive(first)
+        assert not env.done[second].any() and not env.rewards[second].any()
+        done = env.done.copy()
+        env.receive(second)
+        done |= env.done
+        for name in ("obs", "legal", "player", "num_decisions", "chance_streams"):
+            assert getattr(env, name).tobytes() == getattr(twin, name).tobytes()
+        assert (done == twin.done).all()
+
+
+@needs_showdown
+def test_an_env_that_ends_in_the_midst_of_a_step_leaves_its_hosts_to_others():
+    broken, twin = ShowdownEnv(4, seed=11), ShowdownEnv(4, seed=12)
+    host = broken.hosts[0]
+    play(broken, 7)
+    broken.send(broken.legal[:2].argmax(1), broken.parts[0])
+    assert host._asked
+    keys = [battle.key for battle in broken._battles]
+    del broken
+    gc.collect()
+    play(twin, 16)
+    assert not host._asked and not host._answers and not host._unwanted
+    assert not host.battles.keys() & set(keys)
+
+
+@needs_showdown
+def test_a_host_that_dies_with_two_questions_open_answers_both():
+    env, twin = ShowdownEnv(6, seed=21), ShowdownEnv(6, seed=21)
+    host = env.hosts[0]
+    for step in range(8):
+        action = env.sample(env.legal.astype(np.float32))
+        for part in env.parts:
+            env.send(action[part], part)
+        if step % 4 == 3:
+            os.kill(host.pid, signal.SIGKILL)
+        for part in env.parts:
+            env.receive(part)
+        twin.step(action)
+        assert env.obs.tobytes() == twin.obs.tobytes()
 
 
 @needs_showdown

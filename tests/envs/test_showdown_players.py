@@ -20,9 +20,11 @@ from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
 from lit_rl.league.match import match_players
 from lit_rl.league.players import load_player
+from lit_rl.league.seating import Seating
 from lit_rl.networks import Encoded
 from lit_rl.ppo import PPO
 from lit_rl.returns import Credit
+from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ConfigError
 from scripts.showdown_teams import main as write_teams
 
@@ -177,6 +179,34 @@ def _less(obs, i):
     changed = obs.clone()
     changed[0, i] -= 1
     return changed
+
+
+class Waits(ShowdownEnv):
+    """Nobody decides while the simulator is at work."""
+
+    def send(self, action, part):
+        super().send(action, part)
+        for host, ticket, _ in self._flights[part.start]:
+            host._answers[ticket] = "choose", {"ok": host.receive(ticket)}
+
+
+@needs_showdown
+def test_a_rollout_is_the_same_bytes_whether_or_not_the_network_waits_for_the_simulator():
+    torch.manual_seed(0)
+    network, found = Encoded(INTERFACE, partial(Embeddings, width=8, embedding=4)).eval(), []
+    for kind, num_hosts in ((ShowdownEnv, 1), (Waits, 1), (ShowdownEnv, 2)):
+        env = kind(5, seed=6, num_hosts=num_hosts, truncate_after=30)
+        seating = Seating(env, seed=2)
+        for name in ("random", "envs.showdown.players.MaxDamage"):
+            seating.meet(name, load_player(name, INTERFACE))
+        seating.draw_from({name: 0.5 for name in seating.names}, 0.3)
+        seating.seat_all_rows()
+        rollout = collect(env, network, 50, opponents=seating, collecting=Collecting(cut_games="bootstrap"))
+        assert rollout.done.any() and not rollout.learner.all() and rollout.bootstrap.any()
+        found.append([x for x in rollout.state_dict().values() if isinstance(x, torch.Tensor)] + [seating.tally])
+    for other in found[1:]:
+        for one, two in zip(found[0], other):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
 
 
 @needs_showdown
