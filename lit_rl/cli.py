@@ -37,6 +37,7 @@ from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
+from callbacks.start_from import StartFrom
 from callbacks.stopwatch import Stopwatch
 from callbacks.trainer import ALWAYS, DEFAULTS, ROOT, always_on, own_loggers, with_whole_checkpoints
 from callbacks.validations import Validations
@@ -46,6 +47,7 @@ from datamodules.self_play import SelfPlayDataModule
 from lit_rl.algorithm import check_algorithm
 from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Ladder, Matches
+from lit_rl.imitation import Imitation
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run import own_code
@@ -77,6 +79,7 @@ __all__ = [
     "ExploiterSpawner",
     "ExploiterVerdict",
     "GradNorm",
+    "Imitation",
     "Ladder",
     "LastCheckpoint",
     "LeagueDataModule",
@@ -89,6 +92,7 @@ __all__ = [
     "ScalarSchedule",
     "SelfPlayDataModule",
     "Snapshot",
+    "StartFrom",
     "Stopwatch",
     "Validations",
     "main",

@@ -4,7 +4,7 @@ Letters: T steps, B envs, A actions, W bytes of legal bits, P players, D obs sha
 comes first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, get_args
 
@@ -210,6 +210,10 @@ class Opponents(Protocol):
     def load_state_dict(self, state: dict) -> None: ...
 
 
+Notes = Callable[[Env, np.ndarray], Mapping[str, Tensor]]
+"""(env, rows [n] int64 where the learner is to move) -> [n, ...] each, for `Rollout.extras`; 0 in other rows."""
+
+
 @torch.no_grad()
 def collect(
     env: Env,
@@ -222,6 +226,7 @@ def collect(
     bonus_coef: float = 0.0,
     team_share: float = 0.0,
     keep_logits: bool = False,
+    notes: Notes | None = None,
 ) -> Rollout:
     """Play `num_steps` decisions in every row of `env`; games and memories go on from call to call.
 
@@ -234,6 +239,7 @@ def collect(
         bonus_coef: weight of the game's bonus in `rewards`.
         team_share: each player's rewards become so much of its team's mean, and the rest its own.
         keep_logits: for a replay; 4 A bytes per decision.
+        notes: what is to be kept of the learner's decisions besides, see there.
 
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
@@ -241,7 +247,7 @@ def collect(
     collecting.check_steps(num_steps)
     shapes = bonus_coef != 0 or team_share != 0
     sums_to_zero = _sums_to_zero(env, bonus_coef, team_share)
-    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero)
+    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero, notes)
     carry = collecting.cut_games == "carry" and previous is not None
     unfinished = previous.unfinished() if carry else None
     carried = int(unfinished.sum(0).max()) if carry else 0
@@ -360,9 +366,10 @@ class _Actor:
         keep_logits: bool,
         previous: Rollout | None,
         sums_to_zero: bool,
+        notes: Notes | None,
     ):
         self.env, self.policy, self.collecting, self.opponents = env, policy, collecting, opponents
-        self.keep_logits, self.device = keep_logits, next(policy.parameters()).device
+        self.notes, self.keep_logits, self.device = notes, keep_logits, next(policy.parameters()).device
         two = env.game.num_players == 2
         self.mirrored = two and env.game.perfect_information and sums_to_zero  # one's value is minus the other's
         self.merges = collecting.merge_rows  # until a step shows that it does not pay
@@ -429,6 +436,8 @@ class _Actor:
                 now["state"][here] = state
                 memory[here, now["player"][here].long()] = output.state.cpu().float()
             extras = {name: x.cpu() for name, x in output.extras.items()}
+            if self.notes is not None:
+                extras |= self.notes(self.env, self._rows[part][here].numpy())
         else:
             logits, value, extras = torch.empty(0, legal.shape[1]), torch.empty(0), {}
         if rows is None:
