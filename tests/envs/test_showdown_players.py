@@ -1,5 +1,6 @@
 """Teams, scripted opponents, network and datamodule of Pokémon Showdown; skipped where Node or the package is not."""
 
+import itertools
 from functools import partial
 
 import lightning as L
@@ -10,12 +11,13 @@ from test_showdown import absent, needs_showdown
 
 from datamodules.showdown import ShowdownDataModule
 from envs.game import load_game, parts
-from envs.showdown import FORCED, INTERFACE, MOVE, PREVIEW, SWITCH
+from envs.showdown import FORCED, INTERFACE, LAYOUT, MOVE, PREVIEW, SWITCH
+from envs.showdown.damage import Damage
 from envs.showdown.dex import load_dex
 from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host
 from envs.showdown.network import Embeddings
-from envs.showdown.players import MON, MaxBasePower, MaxDamage
+from envs.showdown.players import FOE_1, MON, MaxBasePower, MaxDamage
 from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
 from lit_rl.league.match import match_players
@@ -173,6 +175,33 @@ def test_the_network_sees_all_of_an_observation():
     before = network.encoder(obs)
     blind = [i for i in range(obs.shape[1]) if obs[0, i] > 0 and torch.equal(network.encoder(_less(obs, i)), before)]
     assert blind == [], legal
+
+
+@needs_showdown
+def test_expected_damage_is_what_the_scripted_player_reckons():
+    """Of all damaging moves at decisions of random play, single, spread and on the ally."""
+    damage, player, env, compared = Damage(), MaxDamage(INTERFACE), ShowdownEnv(8, seed=14), 0
+    for _ in range(40):
+        named = {name: torch.from_numpy(x.astype(np.int64)) for name, x in parts(INTERFACE, env.obs).items()}
+        front = torch.zeros(8, 4, len(LAYOUT["mon"]), dtype=torch.int64)
+        for b, side, mon in itertools.product(range(8), (0, 1), range(6)):
+            row = named[("own", "foe")[side]][b, mon]
+            if row[MON["place"]] >= 3:
+                front[b, 2 * side + int(row[MON["place"]]) - 3] = row
+        said = damage(front, named["slots"])
+        for b in range(8):
+            told = parts(INTERFACE, env.obs[b])
+            standing = [slot for slot, _ in player.standing(told)]
+            for slot, move, foe in itertools.product((0, 1), range(4), standing):
+                user = front[b, slot].numpy()
+                number = int(user[MON["move_1"] + move])
+                if user[MON["hp"]] == 0 or player.dex.moves[number][4]:  # spread moves: both at once
+                    continue
+                expected = player.worth(told, slot, user, number, foe + FOE_1)
+                assert float(said[b, slot, move, foe]) == pytest.approx(expected, abs=1e-5)
+                compared += expected > 0
+        env.step(env.sample(env.legal.astype(np.float32)))
+    assert compared > 200
 
 
 def _less(obs, i):
