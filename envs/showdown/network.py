@@ -61,22 +61,16 @@ class Embeddings(nn.Module):
         there = (mons[..., MON["species"]] > 0).unsqueeze(-1)
         slots = self.encode_slots(named["slots"])  # [N, 4, width]
         place = mons[..., MON["place"]]
-        here = torch.stack([place == FIRST_PLACE, place == FIRST_PLACE + 1], 2).unsqueeze(-1)  # [N, 2, slot, 6, 1]
-        front = (encoded.unsqueeze(2) * here).sum(3).flatten(1, 2) + slots  # [N, 4, width]
-        damage = self.damage((mons.unsqueeze(2) * here).sum(3).flatten(1, 2), named["slots"])
+        here = torch.stack([place == FIRST_PLACE, place == FIRST_PLACE + 1], 2)  # [N, 2, slot, 6]
+        front = (here.to(encoded.dtype) @ encoded).flatten(1, 2) + slots  # [N, 4, width]
+        damage = self.damage((mons.unsqueeze(2) * here.unsqueeze(-1)).amax(3).flatten(1, 2), named["slots"])
         sums = (encoded * there).sum(2).flatten(1) / 4  # [N, 2 width]
         own = encoded[:, 0] * there[:, 0]  # by their places, which actions name
         field, sides = named["field"].to(encoded.dtype), named["sides"].flatten(1).to(encoded.dtype)
         weather, terrain = one_hot(named["field"][:, 1], WEATHERS), one_hot(named["field"][:, 3], TERRAINS)
         around = self.around(torch.cat([field / 10, sides / 5, weather, terrain], 1).to(encoded.dtype))
-        all_ = [
-            front.flatten(1),
-            sums,
-            own.flatten(1),
-            around,
-            damage.flatten(1),
-            chosen(named["choice"]).to(encoded.dtype),
-        ]
+        choice = chosen(named["choice"]).to(encoded.dtype)
+        all_ = [front.flatten(1), sums, own.flatten(1), around, damage.flatten(1), choice]
         return self.fusion(torch.cat(all_, 1))
 
     def encode(self, mons: Tensor) -> Tensor:
