@@ -11,6 +11,7 @@ Letters: B battles, A actions, D numbers of an observation.
 """
 
 import hashlib
+import warnings
 import weakref
 from collections.abc import Callable
 
@@ -48,6 +49,7 @@ class ShowdownEnv(Env):
     Attributes:
         asked_again: so often something hidden made a choice impossible.
         battles_ended: of all rows, the broken-off ones not counted.
+        battles_lost: of these, so many ended the simulator itself; they count as draws, and a warning names each.
 
     Raises:
         ValueError: a number is out of range; see also `envs.showdown.host.Host`.
@@ -86,7 +88,7 @@ class ShowdownEnv(Env):
         self.num_decisions, self.game_streams = np.zeros(b, np.int32), np.zeros(b, np.uint64)
         self.chance_streams = make_streams(b, seed, CHANCE_STREAM)
         self.action_streams = make_streams(b, seed, ACTION_STREAM)
-        self.asked_again = self.battles_ended = 0
+        self.asked_again = self.battles_ended = self.battles_lost = 0
         self._all = np.ones(b, np.bool_)
         digest = hashlib.sha256("\n".join(self._teams or ()).encode()).hexdigest()[:16]
         self._name = f"{INTERFACE.name} {INTERFACE.version} {format} {digest if self._teams else 'generated'}"
@@ -301,6 +303,8 @@ class ShowdownEnv(Env):
             on = []
             for battle, answer in self._answers(flights):
                 self.asked_again += sum(answer[3])
+                if len(answer) > 4:
+                    self._lose(battle, answer[4])
                 if answer[0] is not None:
                     over.append((places[id(battle)], answer[0]))
                     continue
@@ -316,6 +320,12 @@ class ShowdownEnv(Env):
 
     def _answers(self, flights: list[Flight]) -> list[tuple[Battle, list]]:
         return [pair for host, ticket, mine in flights for pair in zip(mine, host.receive(ticket))]
+
+    def _lose(self, battle: Battle, why: str) -> None:
+        self.battles_lost += 1
+        seeds = ", ".join(f"{seed:016x}" for seed in battle.seeds)
+        teams = "" if self._teams is None else f", teams {battle.teams[0]} and {battle.teams[1]}"
+        warnings.warn(f"showdown: the battle of seeds {seeds}{teams} is lost, and a draw: {why}", stacklevel=2)
 
     def _ends(self, i: int, winner: int) -> bool:
         self.rewards[i] = winner, -winner

@@ -2,8 +2,9 @@
 
 A host answers one line of JSON with another, and keeps nothing that is not told in `Host.battles`, too: how each
 battle was opened and what was chosen in it since. So a host that was killed or says nothing for too long is replaced by
-a new one, which plays its battles again up to where they stood; the simulator does the same from the same seed. A host
-that cannot be replaced ends the run in one line.
+a new one, which plays its battles again up to where they stood; the simulator does the same from the same seed. If the
+same question ends the new one, too, it is asked battle by battle, and the battle that it was is lost. A host that
+cannot be replaced ends the run in one line.
 """
 
 import itertools
@@ -14,9 +15,10 @@ import select
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import weakref
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +29,7 @@ NODE = 18  # the oldest that is known to do
 FOLDER = "~/.lit_rl/showdown"
 SIZES = ("species", "moves", "items", "abilities", "types")
 REPLACED = 3  # times in a row, for one question
+ONE_BY_ONE = 2  # so many have failed: find out which battle it is
 PATIENCE, PATIENCE_PER_BATTLE = 60.0, 1.0  # seconds for an answer
 MANY = ("battles", "seeds")  # what a question may have many of; a team costs less than a battle
 START_PATIENCE = 120.0  # of a new process, each question
@@ -143,19 +146,30 @@ class Host:
         Raises:
             ValueError: the format or a team cannot be had. HostError: see there.
         """
-        left = REPLACED
+        failures = 0
         while ticket not in self._answers:
             oldest, message = next(iter(self._asked.items()))
             try:
                 if self._silent:
                     raise OSError("it takes no question")
-                answer = self._read(self._limit(message))
+                if failures == ONE_BY_ONE and message["op"] == "choose":
+                    answer = self._one_by_one(message)
+                    self._write_all(list(self._asked.values())[1:])
+                else:
+                    answer = self._read(self._limit(message))
+                    self._note(message, answer)
             except (OSError, TimeoutError) as error:
-                self._replace(message, f"{error}{self._last_words()}", left)
-                left -= 1
+                failures += 1
+                why = f"{error}{self._last_words()}"
+                if failures > REPLACED:
+                    raise HostError(
+                        f"showdown: a host was replaced {REPLACED} times and failed again on '{message['op']}' "
+                        f"({why}); try a smaller data.num_envs, or look for memory"
+                    ) from None
+                self._replace(again=failures != ONE_BY_ONE or message["op"] != "choose")
                 continue
+            failures = 0
             del self._asked[oldest]
-            self._note(message, answer)
             if oldest in self._unwanted:
                 self._unwanted.remove(oldest)
             else:
@@ -165,22 +179,32 @@ class Host:
             raise (HostError if op in ("open", "choose") else ValueError)(f"showdown: {answer['error']}")
         return answer["ok"]
 
-    def _replace(self, message: dict, why: str, left: int) -> None:
-        """A new process with the battles as they stood, asked again all that is unanswered."""
-        if left == 0:
-            raise HostError(
-                f"showdown: a host was replaced {REPLACED} times and failed again on '{message['op']}' "
-                f"({why}); try a smaller data.num_envs, or look for memory"
-            ) from None
+    def _replace(self, again: bool = True) -> None:
+        """A new process with the battles as they stood; again: asked once more all that is unanswered."""
         self.replaced += 1
         self._silent = False
         try:
             self._begin()
             self._restore()
-            for unanswered in self._asked.values():
-                self._write(unanswered)
+            if again:
+                self._write_all(self._asked.values())
         except (OSError, TimeoutError):
             self._silent = True
+
+    def _one_by_one(self, message: dict) -> dict:
+        """The answer to 'choose', each battle asked about alone: those that end the process are lost."""
+        found = []
+        for battle in message["battles"]:
+            try:
+                found += self._own({"op": "choose", "battles": [battle]})
+                self._note({"op": "choose", "battles": [battle]}, {"ok": found[-1:]})
+            except (OSError, TimeoutError) as error:
+                found.append([0, None, None, [False, False], f"it ends the simulator ({error}{self._last_words()})"])
+                self.battles.pop(battle[0], None)
+                self._replace(again=False)
+                if self._silent:
+                    raise OSError("it takes no question") from None
+        return {"ok": found}
 
     def close(self) -> None:
         """End the process; closing its input would do, and so does the end of this object or of Python."""
@@ -245,6 +269,10 @@ class Host:
     def _limit(self, message: dict) -> float:
         return PATIENCE + PATIENCE_PER_BATTLE * sum(len(message.get(many, ())) for many in MANY)
 
+    def _write_all(self, messages: Iterable[dict]) -> None:
+        for message in messages:
+            self._write(message)
+
     def _write(self, message: dict) -> None:
         """Put a question into the pipe; answers are taken out meanwhile, or a host that cannot say one takes none."""
         data, end = memoryview(json.dumps(message).encode() + b"\n"), time.monotonic() + self._patience()
@@ -289,11 +317,16 @@ def _end(process: subprocess.Popen, errors: IO[bytes], owner: int) -> None:
         process.wait()
 
 
+_of_this_thread = threading.local()
+
+
 def shared_hosts(format: str, teams: tuple[str, ...] | None, num_hosts: int) -> list[Host]:
-    """Hosts that all envs of this process with the same format and teams share: starting one takes a second."""
-    return _shared(format, teams, num_hosts, os.getpid())
+    """Hosts that all envs of this thread with the same format and teams share: starting one takes a second.
 
-
-@cache
-def _shared(format: str, teams: tuple[str, ...] | None, num_hosts: int, process: int) -> list[Host]:
-    return [Host(format, teams) for _ in range(num_hosts)]
+    They end with the thread. Policies may be measured in one beside training, and a pipe has room for one at a time.
+    """
+    hosts = vars(_of_this_thread).setdefault(os.getpid(), {})
+    which = (format, teams, num_hosts)
+    if which not in hosts:
+        hosts[which] = [Host(format, teams) for _ in range(num_hosts)]
+    return hosts[which]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -282,6 +283,89 @@ def test_a_host_that_is_killed_or_hangs_is_replaced_and_its_battles_go_on(monkey
 
 
 @needs_showdown
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("throw", "the simulator broke down: a fault of its own"),
+        ("exit", r"it ends the simulator \(it has ended\)"),
+        ("hang", r"it ends the simulator \(it gave no answer for \d+ s\)"),
+    ],
+)
+def test_a_battle_that_ends_the_simulator_is_lost_by_name_and_the_others_go_on(monkeypatch, how, words):
+    for name in ("PATIENCE", "START_PATIENCE", "PATIENCE_PER_BATTLE"):
+        monkeypatch.setattr(hosting, name, 60.0 if how != "hang" else 1.5)
+    twin, started = ShowdownEnv(4, seed=31), []
+    seed = f"{twin._battles[1].seeds[0]:016x}"
+    monkeypatch.setenv("SHOWDOWN_POISON", f"{how} {seed}")
+
+    def hosts(*_):
+        started.append(Oracle(VGC))
+        return started
+
+    monkeypatch.setattr("envs.showdown.env.shared_hosts", hosts)
+    env = ShowdownEnv(4, seed=31)
+    with pytest.warns(UserWarning, match=rf"showdown: the battle of seeds {seed}, .* is lost, and a draw: {words}$"):
+        for _ in range(30):
+            action = env.sample(env.legal.astype(np.float32))
+            twin.step(action)
+            env.step(action)
+            if env.done[1]:
+                break
+    assert env.done[1] and not env.rewards[1].any() and env.battles_lost == 1
+    assert started[0].replaced == (0 if how == "throw" else 3)
+    others = [0, 2, 3]
+    assert (env.obs[others] == twin.obs[others]).all() and not twin.done[1]
+    play(env, 20)
+    started[0].close()
+
+
+@needs_showdown
+def test_two_threads_have_hosts_of_their_own_and_they_end_with_them():
+    found = {}
+
+    def fight(seed):
+        env = ShowdownEnv(2, seed)
+        found[seed] = play(env, 20), {host.pid for host in env.hosts}
+
+    threads = [threading.Thread(target=fight, args=(seed,)) for seed in (41, 42)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not found[41][1] & found[42][1]
+    assert not any(alive(pid) for _, pids in found.values() for pid in pids)
+    for seed in (41, 42):
+        assert play(ShowdownEnv(2, seed), 20) == found[seed][0]
+
+
+@needs_showdown
+@pytest.mark.parametrize("num_battles", [40, pytest.param(1000, marks=pytest.mark.slow),
+                                         pytest.param(10_000, marks=pytest.mark.slow)])  # fmt: skip
+def test_battles_that_are_over_leave_nothing_behind(oracle, monkeypatch, num_battles):
+    """As many battles are kept as there are rows, and the heap in use does not grow with those that were."""
+    monkeypatch.setattr("envs.showdown.env.shared_hosts", lambda *_: [oracle])
+    env, used = ShowdownEnv(8, seed=51), []
+    while env.battles_ended < num_battles:
+        play(env, 10)
+        if len(used) < 1 and env.battles_ended >= num_battles // 4:
+            used.append(oracle.ask({"op": "kept"})[1])
+    battles, in_use = oracle.ask({"op": "kept"})
+    print(
+        f"{env.battles_ended} battles, heap {used[0] / 1e6:.1f} -> {in_use / 1e6:.1f} MB, {env.asked_again} asked again"
+    )
+    assert battles == len(oracle.battles) and battles <= 8 + 4  # and those of another test's env
+    assert in_use - used[0] < 20e6
+
+
+def alive(pid):
+    """Whether the process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@needs_showdown
 def test_no_host_outlives_its_parent_that_is_killed():
     code = "from envs.showdown.host import Host; import time; print(Host().pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -290,7 +374,7 @@ def test_no_host_outlives_its_parent_that_is_killed():
     parent.wait()
     parent.stdout.close()
     for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]:
+        if not alive(pid):
             return
         time.sleep(0.1)
     raise AssertionError(f"node {pid} is still there")
