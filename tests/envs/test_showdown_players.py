@@ -17,7 +17,7 @@ from envs.showdown.dex import load_dex
 from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host
 from envs.showdown.network import Embeddings
-from envs.showdown.players import FOE_1, MON, MaxBasePower, MaxDamage
+from envs.showdown.players import FOE_1, MON, Doubles, MaxBasePower, MaxDamage
 from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
 from lit_rl.league.match import match_players
@@ -141,6 +141,61 @@ def test_scripted_players_choose_as_they_say():
     assert table.choices(best) == {"move 1 +1"}
     parts(INTERFACE, table.obs[0])["choice"][0] = FORCED
     assert table.choices(best) == {INTERFACE.action_names[a] for a in np.flatnonzero(table.legal[0])}
+
+
+PROTECTS = {"move 4", "move 4 +1", "move 4 +2"}
+
+
+@needs_showdown
+def test_the_doubles_player_finishes_and_protects():
+    dex, doubles, alone = load_dex(), Doubles(INTERFACE), MaxDamage(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Sylveon"])
+    told = parts(INTERFACE, table.obs[0])
+    assert table.choices(doubles) == table.choices(alone) == {"move 1 +1"}
+    told["foe"][0][MON["hp"]] = 150
+    assert table.choices(alone) == {"move 1 +2"} and table.choices(doubles) == {"move 1 +1"}  # it goes down for sure
+    told["foe"][0][MON["hp"]], told["own"][0][MON["spa"]], told["own"][0][MON["hp"]] = 1000, 20, 300
+    assert table.choices(doubles) <= PROTECTS  # both foes may put it down, and it does not harm them much
+    told["own"][0][MON["hp"]] = 1000
+    assert table.choices(doubles) == {"move 1 +1"}
+    told["own"][0][MON["hp"]], told["slots"][0][LAYOUT["slot"].index("stalled")] = 300, 1
+    assert table.choices(doubles) == {"move 1 +1"}  # not twice in a row
+
+
+@needs_showdown
+def test_the_second_slot_reckons_with_what_the_first_one_does():
+    dex, doubles = load_dex(), Doubles(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Garchomp"])
+    told = parts(INTERFACE, table.obs[0])
+    told["own"][1], told["own"][1][MON["place"]] = told["own"][0], 4
+    told["foe"][:2, MON["hp"]], told["choice"][1] = (150, 300), 1
+    action = {name: i for i, name in enumerate(INTERFACE.action_names)}
+    told["choice"][-1] = action["move 1 +1"] + 1
+    assert table.choices(doubles) == {"move 2 +2"}
+    told["choice"][-1] = action["move 2 +2"] + 1  # Garchomp goes down already
+    assert table.choices(doubles) == {"move 1 +1"}
+    told["own"][:2, MON["hp"]], told["own"][:2, MON["spa"]], told["foe"][:2, MON["hp"]] = 100, 20, 1000
+    told["choice"][-1] = action["move 4"] + 1
+    assert not table.choices(doubles) & PROTECTS  # one of the two attacks
+
+
+@needs_showdown
+def test_who_is_sent_out_deals_more_than_it_takes():
+    dex, doubles = load_dex(), Doubles(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Garchomp"])
+    told = parts(INTERFACE, table.obs[0])
+    told["choice"][0], number = FORCED, lambda kind, name: dex.names[kind].index(name) + 1
+    table.legal[:] = False
+    for place, (name, move) in {2: ("Pikachu", "Thunderbolt"), 3: ("Glaceon", "Ice Beam")}.items():
+        told["own"][place] = told["own"][0]
+        told["own"][place][[MON["species"], MON["move_1"], MON["place"]]] = (
+            number("species", name),
+            number("moves", move),
+            2,
+        )
+        told["own"][place][[MON["move_2"], MON["move_3"], MON["move_4"], MON["place"]]] = 0, 0, 0, 2
+        table.legal[0, SWITCH + place] = True
+    assert table.choices(doubles) == {"switch 4"}  # electricity does nothing to Garchomp
 
 
 @needs_showdown
