@@ -97,6 +97,9 @@ class Env(Protocol):
     def receive(self, part: slice) -> None:
         """The step begun in these rows is made; in all others `rewards` and `bonus` are 0, `done` is False."""
 
+    def rest(self, rows: np.ndarray) -> None:
+        """Nobody looks at these rows [n] any more: what is played there costs nothing where steps are dear."""
+
     def sample(self, probs: np.ndarray) -> np.ndarray:
         """Draw a legal action for each row from `probs` [B, A] float32, which need not be normalised: [B] int64.
 

@@ -90,6 +90,7 @@ class ShowdownEnv(Env):
         self.action_streams = make_streams(b, seed, ACTION_STREAM)
         self.asked_again = self.battles_ended = self.battles_lost = 0
         self._all = np.ones(b, np.bool_)
+        self._resting: set[int] = set()  # rows
         digest = hashlib.sha256("\n".join(self._teams or ()).encode()).hexdigest()[:16]
         self._name = f"{INTERFACE.name} {INTERFACE.version} {format} {digest if self._teams else 'generated'}"
         self._keys: list[list[int]] = [[] for _ in self.hosts]  # of the running battles, for whoever cleans up
@@ -129,25 +130,33 @@ class ShowdownEnv(Env):
         if action.shape != (n,):
             raise ValueError(f"actions must have shape ({n},), one per row, got {action.shape}")
         for i, a in enumerate(action.tolist(), part.start):
-            if a not in self._battles[i].legal:
+            if a not in self._battles[i].legal and i not in self._resting:
                 raise IllegalActionError(
                     f"{self.game.name}, env row {i}: action {a} is illegal for player {self.player[i]}, "
                     f"legal actions {self._battles[i].legal}"
                 )
         return action
 
+    def _awake(self, part: slice) -> list[int]:
+        return [i for i in range(part.start, part.stop) if i not in self._resting]
+
+    def rest(self, rows: np.ndarray) -> None:
+        for i in set(rows.tolist()) - self._resting:
+            self._resting.add(i)
+            self._battles[i].host.drop([self._battles[i].key])
+
     def _clear(self) -> None:
         self.rewards[:], self.done[:], self.truncated[:] = 0.0, False, False
 
     def _send(self, action: np.ndarray, part: slice) -> None:
-        battles = self._battles[part]
-        for battle, a in zip(battles, action.tolist()):
-            battle.take(a)
-        self._flights[part.start] = self._set_out(battles)
+        rows = self._awake(part)
+        for i in rows:
+            self._battles[i].take(int(action[i - part.start]))
+        self._flights[part.start] = self._set_out([self._battles[i] for i in rows])
 
     def _receive(self, part: slice) -> None:
-        rows = range(part.start, part.stop)
-        over = self._arrive(self._battles[part], self._flights.pop(part.start))
+        rows = self._awake(part)
+        over = self._arrive([self._battles[i] for i in rows], self._flights.pop(part.start))
         ended = [rows[place] for place, winner in over if self._ends(rows[place], winner)]
         if self.truncate_after is not None:
             for i in rows:
@@ -196,6 +205,8 @@ class ShowdownEnv(Env):
             ValueError: it is of another version, format, pool of teams or number of rows. Nothing has changed.
             SavedGamesError: it does not follow from the rules; likewise.
         """
+        if self._resting:
+            raise ValueError("rows of this env are at rest: load into a new one")
         if not isinstance(state, dict) or not isinstance(state.get("game"), str):
             raise SavedGamesError("saved env state: does not say which game it is of")
         if state["game"] != self._name:
@@ -270,8 +281,9 @@ class ShowdownEnv(Env):
         return Battle(host, host.new_key(), seeds, teams)
 
     def _keep_keys(self) -> None:
+        awake = [battle for i, battle in enumerate(self._battles) if i not in self._resting]
         for host, keys in zip(self.hosts, self._keys):
-            keys[:] = [battle.key for battle in self._battles if battle.host is host]
+            keys[:] = [battle.key for battle in awake if battle.host is host]
 
     def _open(self, battles: list[Battle]) -> None:
         """Open new battles up to their first decision."""

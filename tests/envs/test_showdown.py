@@ -381,6 +381,21 @@ def test_no_host_outlives_its_parent_that_is_killed():
 
 
 @needs_showdown
+def test_rows_at_rest_stand_still_and_the_others_play_on_as_they_would_have():
+    env, twin = ShowdownEnv(4, seed=61), ShowdownEnv(4, seed=61)
+    play(env, 6), play(twin, 6)
+    env.rest(np.array([0, 2]))
+    before, host = env.obs[[0, 2]].tobytes(), env.hosts[0]
+    keys = {env._battles[i].key for i in (0, 2)}
+    for _ in range(30):
+        for each in (env, twin):
+            each.step(each.sample(each.legal.astype(np.float32)))
+        assert env.obs[[1, 3]].tobytes() == twin.obs[[1, 3]].tobytes() and env.obs[[0, 2]].tobytes() == before
+        assert not env.done[[0, 2]].any()
+    assert not host.battles.keys() & keys
+
+
+@needs_showdown
 def test_illegal_actions_change_nothing(env):
     before = env.observe_all()
     with pytest.raises(IllegalActionError, match="showdown, env row 0: action 99 is illegal"):
