@@ -103,9 +103,10 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 ABOUT = (
     "Train, judge and use policies of games: litrl fit --config leduc_ppo. Besides, litrl play <run> sits you opposite "
-    "one, litrl usi <run> is an engine for shogi boards, litrl compare sets runs side by side, board makes a page of "
-    "them, seeds trains several seeds, sweep searches hyper-parameters, profile says where a run's time goes and what "
-    "would be faster, litrl-replay looks at recorded games, litrl --version says what is installed."
+    "one, litrl usi <run> is an engine for shogi boards, litrl showdown-bot <run> plays on a Pokémon server, litrl "
+    "compare sets runs side by side, board makes a page of them, seeds trains several seeds, sweep searches "
+    "hyper-parameters, profile says where a run's time goes and what would be faster, litrl-replay looks at recorded "
+    "games, litrl --version says what is installed."
 )
 
 

@@ -133,6 +133,13 @@ const OPS = {
     });
   },
   choose(message) { return message.battles.map(chooseOrLose); },
+  /** What may be chosen, and what has been told, by all lines and the last request that a server has sent a side. */
+  see({side, lines, request}) {
+    const watcher = new Watcher(side, numbers);
+    for (const line of lines) watcher.tell(line);
+    watcher.request = request;
+    return [choices(request), Buffer.from(watcher.observe().buffer).toString('base64')];
+  },
   /** Of each team in Showdown's text form: packed, and the validator's words, null for none. */
   validate(message) {
     const validator = TeamValidator.get(findFormat(message.format));
