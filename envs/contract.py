@@ -90,6 +90,10 @@ def _check_declaration(game: Game) -> None:
         ("max_return", np.isfinite(game.max_return) and game.max_return > 0),
         ("obs_shape", len(game.obs_shape) >= 1 and all(n >= 1 for n in game.obs_shape)),
         ("state_dtype", game.state_dtype.names is not None),
+        (
+            "roles",
+            not game.roles or (len(game.roles) == game.num_players and {*game.roles} == {*range(len({*game.roles}))}),
+        ),
         ("action_names", len({*game.action_names}) == len(game.action_names) in (0, game.num_actions)),
         ("chance_names", len({*game.chance_names}) == len(game.chance_names) in (0, game.num_chance_outcomes)),
     ):

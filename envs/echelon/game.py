@@ -59,6 +59,7 @@ def echelon(name: str, roster: Sequence[int]) -> Game:
         redact=redact,
         render=render,
         perfect_recall=False,
+        roles=tuple(sorted({*roster}).index(kind) for kind in roster * 2),
         teams=(0,) * pack + (1,) * pack,
         obs_parts=parts,
         action_names=ACTION_NAMES,

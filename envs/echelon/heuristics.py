@@ -3,8 +3,8 @@
     random                     any legal action
     idle                       nothing
     zone_walker                walks to the zone and fires at nobody
-    lieutenant_20, _50, _100   walks to the zone, turns to the nearest enemy that it sees, keeps its distance, vents, and
-                               fires where it can, with that probability (in percent) at each decision
+    lieutenant_20, _50, _100   walks to the zone, turns to the nearest enemy that it sees, keeps its distance, vents,
+                               and fires where it can, with that probability (in percent) at each decision
     Cheater                    the same at 100, but it knows where every enemy is: a class of players, since no
                                heuristic of `envs.heuristics` can peek
 
