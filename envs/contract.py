@@ -101,6 +101,8 @@ def _check_declaration(game: Game) -> None:
             raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])
     if game.teams and (len(game.teams) != game.num_players or {*game.teams} != {*range(len({*game.teams}))}):
         raise _broken(game, "teams", f"teams={game.teams} for {game.num_players} players", [])
+    if game.roles and (len(game.roles) != game.num_players or {*game.roles} != {*range(len({*game.roles}))}):
+        raise _broken(game, "declared", f"roles={game.roles} for {game.num_players} players", [])
     end = 0
     for name, part in sorted(game.obs_parts.items(), key=lambda item: item[1].start):
         if len(game.obs_shape) != 1 or not (min(part.shape, default=1) >= 1 and end <= part.start):

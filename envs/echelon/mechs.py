@@ -87,7 +87,7 @@ FLOATS = (
     "fallen", "suppressed", "painted",  # seconds left
     "quality", "jam",  # of its sensors
     "hit_x", "hit_y",  # where the last hit came from: a direction; 0 if none in the last decision
-    "before_x", "before_y",  # place before the substep
+    "before_x", "before_y", "before_z",  # place before the substep
     "hurt", "hurt_legs", "shaken", "warmed",  # in this substep
     "potential", "approach", "credit",  # of the bonus, see `score`
 )  # fmt: skip

@@ -59,7 +59,7 @@ def ground_under(state, m, x, y):
 def move(state):
     """Turn, walk, jump. Where others stood before the substep is what a mech gives way to."""
     for m in range(len(state.x)):
-        state.before_x[m], state.before_y[m] = state.x[m], state.y[m]
+        state.before_x[m], state.before_y[m], state.before_z[m] = state.x[m], state.y[m], state.z[m]
     for m in range(len(state.x)):
         if state.alive[m]:
             _move(state, m)
@@ -132,7 +132,7 @@ def _free(state, m, x, y):
         return False
     kind = state.kind[m]
     for o in range(len(state.x)):
-        if o == m or not state.alive[o] or abs(state.z[o] - state.z[m]) > TALL[state.kind[o]]:
+        if o == m or not state.alive[o] or abs(state.before_z[o] - state.before_z[m]) > TALL[state.kind[o]]:
             continue
         near = CROWD * (RADIUS[kind] + RADIUS[state.kind[o]])
         dx, dy = x - state.before_x[o], y - state.before_y[o]

@@ -36,7 +36,7 @@ class MechSet(nn.Module):
             self.query, self.key = nn.Linear(asker, width), nn.Linear(width, width)
 
     def forward(self, mechs: Tensor, asker: Tensor) -> Tensor:
-        """mechs [N, K, features], of which the first feature says whether one is there; asker [N, asker] -> [N, width]."""
+        """mechs [N, K, features], the first feature says whether one is there; asker [N, asker] -> [N, width]."""
         there = mechs[..., 0] > 0
         said = self.each(mechs)
         if self.pool == "max":

@@ -172,7 +172,7 @@ def _forget(state, m):
 @apart
 def _forget_clocks(state, m, own):
     """What nobody is told of m, and what only m itself is."""
-    state.before_x[m] = state.before_y[m] = 0.0
+    state.before_x[m] = state.before_y[m] = state.before_z[m] = 0.0
     state.hurt[m] = state.hurt_legs[m] = state.shaken[m] = state.warmed[m] = 0.0
     state.potential[m] = state.approach[m] = state.credit[m] = 0.0
     state.painter[m] = state.used[m] = state.arrived[m] = state.hitter[m] = 0

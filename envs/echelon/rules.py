@@ -37,7 +37,7 @@ def clear(state):
         state.x[m] = state.y[m] = state.z[m] = state.vx[m] = state.vy[m] = state.vz[m] = 0.0
         state.fx[m] = state.fy[m] = state.hp[m] = state.legs[m] = state.heat[m] = state.stability[m] = 0.0
         state.fallen[m] = state.suppressed[m] = state.painted[m] = state.quality[m] = state.jam[m] = 0.0
-        state.hit_x[m] = state.hit_y[m] = state.before_x[m] = state.before_y[m] = 0.0
+        state.hit_x[m] = state.hit_y[m] = state.before_x[m] = state.before_y[m] = state.before_z[m] = 0.0
         state.hurt[m] = state.hurt_legs[m] = state.shaken[m] = state.warmed[m] = 0.0
         state.potential[m] = state.approach[m] = state.credit[m] = 0.0
         state.alive[m] = state.shutdown[m] = state.ewar[m] = state.painter[m] = state.used[m] = 0

@@ -39,13 +39,15 @@ def look(state):
 
 @apart
 def sees_through(state, a, b):
-    """Nothing stands between the eyes of a and the middle of b, nor the other way round."""
+    """Nothing stands between the eyes of a and those of b; the same, to the last bit, from either end."""
     ax, ay, az = float(state.x[a]), float(state.y[a]), eye(state, a)
-    dx, dy, dz = state.x[b] - ax, state.y[b] - ay, eye(state, b) - az
+    bx, by, bz = float(state.x[b]), float(state.y[b]), eye(state, b)
+    dx, dy = bx - ax, by - ay
     looks = int((dx * dx + dy * dy) ** 0.5 / LOOK_EVERY) + 1
     for k in range(1, looks):
-        share = k / looks
-        if SIGHT[state.map, column(ax + share * dx), column(ay + share * dy)] > az + share * dz:
+        i = looks - k
+        x, y, z = (ax * i + bx * k) / looks, (ay * i + by * k) / looks, (az * i + bz * k) / looks
+        if SIGHT[state.map, column(x), column(y)] > z:
             return False
     return True
 
