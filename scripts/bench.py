@@ -701,7 +701,7 @@ def bench_shogi(table: Table, threads: int) -> None:
 
 
 def bench_echelon(table: Table, threads: int) -> None:
-    """Echelon's world with every mech's observation, its opponents, and a rollout: CPU time of one thread, best of five.
+    """Echelon's world with all observations, an opponent, and a rollout: CPU time of one thread, best of several.
 
     A team step is one decision of every mech. Games are under way, between lieutenants, so that there is fighting.
     """
