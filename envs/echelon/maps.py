@@ -24,8 +24,7 @@ SPAWN_ROOM = 9  # half a side of the square cleared there
 SPAWN_Y = 18.0  # |y| of spawns and zones is at most this
 ZONE_RADIUS, ZONE_SPREAD = 7.5, (0.5, 1.5)
 FOOTPRINT = 2  # columns around its middle that the widest mech needs
-UNREACHED = 255
-CLIMBING = 4  # times as long counts a step that the widest mech cannot make, on paths out of where it never is
+OFF_PATH = 200  # half metres: beyond, and where the widest mech never is, no path is told
 
 
 class Pool(NamedTuple):
@@ -33,7 +32,7 @@ class Pool(NamedTuple):
 
     ground: np.ndarray  # height to walk on
     sight: np.ndarray  # height up to which it blocks the eye: more than ground under trees, less under glass
-    path: np.ndarray  # half metres to walk to the zone, for the widest mech
+    path: np.ndarray  # half metres to walk to the zone, for the widest mech; OFF_PATH and more where there is no way
     zone: np.ndarray  # [K, 2] float64: y, radius; x is 0
     spawn: np.ndarray  # [K] float64: y of both spawns
     biome: np.ndarray  # [K]
@@ -132,8 +131,8 @@ def _stands(ground, stands):
 
 
 @njit
-def _shorten(stands, climbing, path):
-    """Lower `path` to what a step from a neighbour makes of it, until nothing changes."""
+def _shorten(stands, path):
+    """Lower `path` to what a walk from a neighbour makes of it, until nothing changes."""
     size, changed = len(stands), True
     while changed:
         changed = False
@@ -144,31 +143,33 @@ def _shorten(stands, climbing, path):
                     y = b if order < 2 else size - 1 - b
                     for i in range(max(x - 1, 0), min(x + 2, size)):
                         for j in range(max(y - 1, 0), min(y + 2, size)):
-                            cost = 3 if i != x and j != y else 2
-                            if abs(stands[x, y] - stands[i, j]) > STEP_UP:
-                                cost *= climbing
-                            if path[i, j] + cost < path[x, y]:
-                                path[x, y] = path[i, j] + cost
+                            step = path[i, j] + (3 if i != x and j != y else 2)
+                            if step < path[x, y] and abs(stands[x, y] - stands[i, j]) <= STEP_UP:
+                                path[x, y] = step
                                 changed = True
 
 
-def _paths(ground: np.ndarray, zone: np.ndarray, climbing: int) -> np.ndarray:
-    """[x, y] int64: half metres to walk to the zone (0 within), UNREACHED at most.
-
-    climbing: what a step counts that the widest mech cannot make; UNREACHED forbids it.
-    """
+def _paths(ground: np.ndarray, zone: np.ndarray) -> np.ndarray:
+    """[x, y] int64: half metres that the widest mech walks to the zone (0 within); OFF_PATH where it does not."""
     stands = np.empty(ground.shape, np.int64)
     _stands(ground, stands)
     x, y = (np.mgrid[0:SIZE, 0:SIZE] + 0.5) - HALF
     inside = (np.hypot(x, y - zone[0]) <= zone[1]) & (stands == 0)
-    path = np.where(inside, 0, UNREACHED)
-    _shorten(stands, climbing, path)
+    path = np.where(inside, 0, OFF_PATH)
+    _shorten(stands, path)
     return path
+
+
+def _with_ways_out(path: np.ndarray) -> np.ndarray:
+    """`path` as it is; beside it OFF_PATH and the half metres to where there is one, 254 at most."""
+    out = np.where(path < OFF_PATH, 0, OFF_PATH)
+    _shorten(np.zeros(path.shape, np.int64), out)
+    return np.where(path < OFF_PATH, path, np.minimum(OFF_PATH + out, 254)).astype(np.uint8)
 
 
 def _walkable(ground: np.ndarray, spawn: float, zone: np.ndarray) -> bool:
     """The widest mech can walk from the spawn to the zone."""
-    return bool(_paths(ground, zone, UNREACHED)[int(HALF - SPAWN_X), int(HALF + spawn)] < UNREACHED)
+    return bool(_paths(ground, zone)[int(HALF - SPAWN_X), int(HALF + spawn)] < OFF_PATH)
 
 
 def make_map(number: int) -> Pool:
@@ -183,7 +184,7 @@ def make_map(number: int) -> Pool:
     if not _walkable(_whole(ground), spawn, zone):
         _carve(ground, sight, spawn, zone[0])
     ground, sight = _whole(ground), _whole(sight)
-    path = _paths(ground, zone, CLIMBING).astype(np.uint8)
+    path = _with_ways_out(_paths(ground, zone))
     found = Pool(ground, sight, path, zone, np.float64(spawn), np.int64(biome))
     return Pool(*(np.asarray(x)[None] for x in found))
 

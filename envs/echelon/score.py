@@ -7,7 +7,7 @@ last place and the first and cannot change who plays best.
 
 from numba import njit
 
-from envs.echelon.maps import PATH, SIZE, ZONE, column
+from envs.echelon.maps import OFF_PATH, PATH, SIZE, ZONE, column
 from envs.echelon.mechs import DECISION, MAX_TICKS, TONS
 from envs.jit import apart
 
@@ -59,8 +59,9 @@ def credit_death(state, m):
 
 @njit
 def potential_of(state, m):
-    """Minus the way to the zone in lengths of the map."""
-    return -0.5 * PATH[state.map, column(state.x[m]), column(state.y[m])] / SIZE
+    """Minus the way to the zone in lengths of the map; off all paths, on a roof say, what it was."""
+    path = PATH[state.map, column(state.x[m]), column(state.y[m])]
+    return -0.5 * path / SIZE if path < OFF_PATH else float(state.potential[m])
 
 
 @njit
