@@ -52,6 +52,7 @@ class Interface:
     perfect_information: bool = False  # nothing is hidden from anybody
     bonus_zero_sum: bool = False  # bonuses, where there are any, sum to 0 too
     teams: tuple[int, ...] = ()  # the team of each player, numbered from 0; (): everybody plays alone
+    roles: tuple[int, ...] = ()  # what each player is for, numbered from 0, where players differ; (): all are alike
     obs_parts: Mapping[str, Part] = field(default_factory=dict, hash=False)  # of a flat obs; see `parts`
 
     @property
@@ -136,7 +137,10 @@ def load_game(path: str) -> Game:
         raise ValueError(
             f"game={path!r}: its rules are OpenSpiel's, and this needs a game whose rules are written here"
         )
-    game = getattr(_import(path), "GAME", None)
+    module = _import(path)
+    game = getattr(module, "GAME", None)
+    if isinstance(getattr(module, "INTERFACE", None), Interface):
+        raise ValueError(f"game={path!r}: its rules are a simulator's, and this needs rules that are written here")
     if not isinstance(game, Game):
         raise ValueError(f"game={path!r}: the module defines no GAME = Game(...); see envs/kuhn_poker.py")
     return game

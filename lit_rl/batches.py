@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
     drawn: Tensor  # [N] float32, how often the action is drawn there: its probability, or see `infostate_weights`
     temperature: float  # of the behaviour policy
+    decision: Tensor  # [N] int64, which of the rollout's T * B
     chunks: Chunks | None = None  # how the M rows follow one another, where the policy has a memory
 
 
@@ -152,7 +153,7 @@ def minibatches(
             which = row[i] if merged else torch.arange(len(i))
             yield Batch(
                 seen, legal, which, action[i], log_prob[i], value[i], advantages[i], returns[i], state_weight,
-                action_weight, drawn, rollout.temperature,
+                action_weight, drawn, rollout.temperature, chosen[i],
             )  # fmt: skip
 
 
@@ -188,7 +189,7 @@ def _minibatches_of_chunks(
             n, weight, first = m[row], torch.ones(len(row)), by_time[0]
             yield Batch(
                 obs[m], legal_of(bits[m], rollout.num_actions), row, action[n], log_prob[n], value[n], advantages[n],
-                returns[n], weight, weight, log_prob[n].exp(), rollout.temperature,
+                returns[n], weight, weight, log_prob[n].exp(), rollout.temperature, n,
                 Chunks(state[first], place, length, first),
             )  # fmt: skip
 

@@ -146,6 +146,15 @@ def normalized(advantages: Tensor) -> Tensor:
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
 
+def normalized_by_group(advantages: Tensor, group: Tensor) -> Tensor:
+    """[N] likewise among those of the same group [N], numbers from 0."""
+    found = advantages.clone()
+    for number in group.unique():
+        among = group == number
+        found[among] = normalized(advantages[among])
+    return found
+
+
 def update_metrics(log_prob: Tensor, old_log_prob: Tensor, value: Tensor, returns: Tensor, clip: float) -> dict:
     """How far a minibatch finds the policy from the one that played, and how well the old value foretold the returns:
     approx_kl, clip_fraction and explained_variance, scalars; all tensors [N]."""

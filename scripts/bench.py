@@ -36,6 +36,7 @@ SECTIONS = (
     "beside",
     "shogi",
     "memory",
+    "echelon",
 )
 
 
@@ -769,6 +770,52 @@ def bench_memory(table: Table, threads: int) -> None:
     )  # fmt: skip
     trainer.fit(model, SelfPlayDataModule(path, num_envs=256, num_steps=32, num_threads=threads))
     table.add("PPO, GRU 128, obs 128, 256 x 32, 2 epochs, by CPU second", clock.rate, "decisions/s")
+
+
+def bench_echelon(table: Table, threads: int) -> None:
+    """Echelon's world with all observations, an opponent, and a rollout: CPU time of one thread, best of several.
+
+    A team step is one decision of every mech. Games are under way, between lieutenants, so that there is fighting.
+    """
+    import numpy as np
+
+    from envs.echelon import GAME
+    from envs.echelon.heuristics import OPPONENTS
+    from envs.echelon.network import Streams
+    from envs.heuristics import compile_heuristic
+    from envs.vector_env import VectorEnv
+    from lit_rl.networks import Recurrent
+    from lit_rl.rollout import Collecting, collect
+
+    env, rows = VectorEnv(GAME, 128, seed=1), np.arange(128)
+    probs = np.zeros(env.legal.shape, np.float32)
+    kernel = compile_heuristic(OPPONENTS["lieutenant_50"], GAME)
+
+    def fight(ticks: int) -> float:
+        """CPU seconds of the env alone."""
+        spent = 0.0
+        for _ in range(ticks * GAME.num_players):
+            kernel(rows, env.state, env.player, env.obs, env.legal, probs)
+            action = env.sample(probs)
+            began = time.thread_time()
+            env.step(action)
+            spent += time.thread_time() - began
+        return spent
+
+    fight(60)
+    steps = 20 * GAME.num_players * env.num_envs
+    best = max(steps / fight(20) for _ in range(5))
+    table.add("echelon: world with observation, 12 mechs", best / GAME.num_players, "team steps/s")
+
+    def answer() -> int:
+        kernel(rows, env.state, env.player, env.obs, env.legal, probs)
+        return len(rows)
+
+    table.add("echelon, lieutenant_50", rate(answer, clock=time.thread_time), "decisions/s")
+    network = Recurrent(GAME, Streams)
+    how = Collecting(cut_games="bootstrap")
+    decisions = rate(lambda: collect(env, network, 24, collecting=how).num_decisions, 3, time.thread_time)
+    table.add("echelon: rollout with sets and GRU 128, 128 envs", decisions, "decisions/s")
 
 
 def main() -> None:
