@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from envs.game import Interface, parts
-from envs.showdown import INTERFACE, LAYOUT, PASS, SIDE, SLOT
+from envs.showdown import INTERFACE, LAYOUT, MOVE, PASS, SIDE, SLOT, SWITCH
 from envs.showdown.damage import Damage
 
 MON = {name: i for i, name in enumerate(LAYOUT["mon"])}
@@ -55,7 +55,10 @@ class Embeddings(nn.Module):
         self.register_buffer("scales", torch.tensor(SCALES), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
-        named = parts(self.game, obs.long())
+        return self.look(parts(self.game, obs.long()))[0]
+
+    def look(self, named: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """[N, width], and the expected damage [N, 2, 4, 3] of the own moves (`damage.Damage`)."""
         mons = torch.stack([named["own"], named["foe"]], 1)  # [N, 2, 6, mon]
         encoded = self.encode(mons)
         there = (mons[..., MON["species"]] > 0).unsqueeze(-1)
@@ -71,7 +74,7 @@ class Embeddings(nn.Module):
         around = self.around(torch.cat([field / 10, sides / 5, weather, terrain], 1).to(encoded.dtype))
         choice = chosen(named["choice"]).to(encoded.dtype)
         all_ = [front.flatten(1), sums, own.flatten(1), around, damage.flatten(1), choice]
-        return self.fusion(torch.cat(all_, 1))
+        return self.fusion(torch.cat(all_, 1)), damage
 
     def encode(self, mons: Tensor) -> Tensor:
         """[N, 2, 6, mon] -> [N, 2, 6, width]."""
@@ -100,6 +103,51 @@ class Embeddings(nn.Module):
         flags = slots[..., STALLED].to(boosts.dtype)
         last, types = self.move(slots[..., LAST_MOVE]), self.element(slots[..., TYPES]).flatten(-2)
         return self.slot(torch.cat([boosts, last, turns, types, flags], -1))
+
+
+class Hinted(nn.Module):
+    """A body for `lit_rl.networks.Headed`, obs [N, D] -> (logits [N, A], value [N]): heads on `Embeddings`, and on each
+    action what it is expected to do, as far as the situation lets one trust in that. With h = Embeddings(obs):
+
+        logits(a) = head(h)(a) + 10 (t_foe(h) damage to foes(a) + t_ally(h) damage to the ally(a))
+
+    Args:
+        game: `envs.showdown`, or one with the same obs.
+        width, embedding: see `Embeddings`.
+    """
+
+    def __init__(self, game: Interface, width: int = 128, embedding: int = 32):
+        super().__init__()
+        self.encoder = Embeddings(game, width, embedding)
+        self.policy, self.value = (
+            nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, size))
+            for size in (game.num_actions, 1)
+        )
+        self.trust = nn.Linear(width, 2)
+        for last in (self.policy[-1], self.trust):
+            nn.init.orthogonal_(last.weight, 0.01)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        named = parts(self.encoder.game, obs.long())
+        h, damage = self.encoder.look(named)
+        hints = (10 * self.trust(h).unsqueeze(1) * self.hints(named, damage)).sum(-1)  # [N, A]
+        return self.policy(h) + hints, self.value(h).squeeze(-1)
+
+    def hints(self, named: dict[str, Tensor], damage: Tensor) -> Tensor:
+        """[N, A, 2]: what each action is expected to take off the foes, and off the ally; 0 for all that is no move."""
+        kind, slot = named["choice"][:, 0], named["choice"][:, 1].clamp(0, 1)
+        rows = torch.arange(len(slot), device=slot.device)
+        foe_1, foe_2, ally = damage[rows, slot].unbind(-1)  # [N, 4] each
+        place, none = named["own"][..., MON["place"]], torch.zeros_like(ally)
+        user = (named["own"] * (place == FIRST_PLACE + slot.unsqueeze(1)).unsqueeze(-1)).amax(1)
+        *_, both, ally_too, _ = self.encoder.damage.moves[user[:, MOVES]].unbind(-1)
+        unaimed = torch.where(both > 0, foe_1 + foe_2, (foe_1 + foe_2) / 2)
+        on_foes = torch.stack([none, none, unaimed, foe_1, foe_2], -1)  # as in LAYOUT["targets"]
+        on_ally = torch.stack([ally, ally, ally * (ally_too > 0), none, none], -1)
+        found = torch.stack([on_foes, on_ally], -1).unsqueeze(2).expand(-1, -1, 2, -1, -1)  # with and without tera
+        found = found.flatten(1, 3) * (kind == MOVE).view(-1, 1, 1)
+        return nn.functional.pad(found, (0, 0, 0, PASS + 1 - SWITCH))
 
 
 def one_hot(x: Tensor, size: int) -> Tensor:

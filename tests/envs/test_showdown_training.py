@@ -20,7 +20,8 @@ MEMORY = (
     "--model.network", "{class_path: Recurrent, init_args: {memory: 8, encoder: " + ENCODER + "}}",
     "--model.minibatches.chunk_length", "16",
 )  # fmt: skip
-PLAIN = ("--model.network", "{class_path: Encoded, init_args: {encoder: " + ENCODER + "}}")
+BODY = "{class_path: envs.showdown.network.Hinted, init_args: {width: 8, embedding: 4}}"
+PLAIN = ("--model.network", "{class_path: Headed, init_args: {body: " + BODY + "}}")
 FEW = ("--model.minibatches.num_minibatches", "1", "--model.minibatches.update_epochs", "1")
 
 
@@ -57,7 +58,7 @@ def test_an_imitator_trains_and_ppo_begins_as_it(command, tmp_path):
 def test_rnad_trains_with_references_a_past_and_an_exploiter(command, tmp_path, network):
     exploiter = tmp_path / "exploiter.yaml"
     text = (Path(__file__).parents[2] / "configs" / "vgc_exploiter.yaml").read_text()
-    theirs = "{class_path: Encoded, init_args: {encoder: envs.showdown.network.Embeddings}}"
+    theirs = "{class_path: Headed, init_args: {body: envs.showdown.network.Hinted}}"
     assert theirs in text
     exploiter.write_text(text.replace(theirs, network[1]))
     callbacks = json.dumps([
