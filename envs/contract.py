@@ -90,6 +90,10 @@ def _check_declaration(game: Game) -> None:
         ("max_return", np.isfinite(game.max_return) and game.max_return > 0),
         ("obs_shape", len(game.obs_shape) >= 1 and all(n >= 1 for n in game.obs_shape)),
         ("state_dtype", game.state_dtype.names is not None),
+        (
+            "roles",
+            not game.roles or (len(game.roles) == game.num_players and {*game.roles} == {*range(len({*game.roles}))}),
+        ),
         ("action_names", len({*game.action_names}) == len(game.action_names) in (0, game.num_actions)),
         ("chance_names", len({*game.chance_names}) == len(game.chance_names) in (0, game.num_chance_outcomes)),
     ):
@@ -97,6 +101,8 @@ def _check_declaration(game: Game) -> None:
             raise _broken(game, "declared", f"{name}={getattr(game, name)!r}", [])
     if game.teams and (len(game.teams) != game.num_players or {*game.teams} != {*range(len({*game.teams}))}):
         raise _broken(game, "teams", f"teams={game.teams} for {game.num_players} players", [])
+    if game.roles and (len(game.roles) != game.num_players or {*game.roles} != {*range(len({*game.roles}))}):
+        raise _broken(game, "declared", f"roles={game.roles} for {game.num_players} players", [])
     end = 0
     for name, part in sorted(game.obs_parts.items(), key=lambda item: item[1].start):
         if len(game.obs_shape) != 1 or not (min(part.shape, default=1) >= 1 and end <= part.start):

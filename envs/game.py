@@ -52,6 +52,7 @@ class Interface:
     perfect_information: bool = False  # nothing is hidden from anybody
     bonus_zero_sum: bool = False  # bonuses, where there are any, sum to 0 too
     teams: tuple[int, ...] = ()  # the team of each player, numbered from 0; (): everybody plays alone
+    roles: tuple[int, ...] = ()  # what each player is for, numbered from 0, where players differ; (): all are alike
     obs_parts: Mapping[str, Part] = field(default_factory=dict, hash=False)  # of a flat obs; see `parts`
 
     @property

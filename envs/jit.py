@@ -29,7 +29,11 @@ import numpy as np
 from numba.core import config
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, _Cache
+from numba.core.compiler import Compiler, CompilerBase, DefaultPassBuilder
+from numba.core.compiler_machinery import register_pass
 from numba.core.dispatcher import Dispatcher
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 
 FOLDER = "LITRL_KERNELS"  # environment variable: another folder for kept kernels; empty keeps none
 UNUSED = 30 * 86400.0  # seconds after which a kept kernel that nobody loaded is removed
@@ -46,6 +50,45 @@ def njit(function=None, **options):
     if function is None:
         return lambda function: njit(function, **options)
     return kept(numba.njit(function, **options))
+
+
+def apart(function):
+    """`njit` of a function that is called and never inlined, for the larger ones of a game of many.
+
+    A kernel that is inlined by force hands that down to all that it calls: a world of fifty functions becomes one, some
+    of them copied a hundred times, takes minutes to compile, and runs no faster.
+    """
+    return kept(numba.njit(function, pipeline_class=_Apart))
+
+
+class _LowerApart(Lower):
+    def setup_function(self, fndesc):
+        super().setup_function(fndesc)
+        self.function.attributes.add("noinline")
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _LoweringApart(NativeLowering):
+    _name = "lowering_apart"
+
+    @property
+    def lowering_class(self):
+        return _LowerApart
+
+
+class _Apart(CompilerBase):
+    """numba's compiler, but for that one attribute; and what is called from here is not inlined by force, either."""
+
+    def _compile_core(self):
+        self.state.flags.forceinline = False  # inherited from a caller that is
+        return super()._compile_core()
+
+    def define_pipelines(self):
+        pipeline = DefaultPassBuilder.define_nopython_pipeline(self.state)
+        pipeline.passes = [(_LoweringApart if each is NativeLowering else each, why) for each, why in pipeline.passes]
+        pipeline._finalized = False
+        pipeline.finalize()
+        return [pipeline]
 
 
 def kept(function):
@@ -216,6 +259,8 @@ def fingerprint(function) -> str:
             begun.add(id(value))
             if isinstance(value, Dispatcher):
                 put(sorted(value.targetoptions.items(), key=repr), sorted(value.locals.items(), key=repr))
+                if value._compiler.pipeline_class is not Compiler:
+                    put(value._compiler.pipeline_class.__qualname__)
                 add_function(value.py_func)
             else:
                 add_function(value)

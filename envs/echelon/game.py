@@ -1,0 +1,67 @@
+"""Two packs of one roster against each other, as a `Game`."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+from envs.echelon import rules
+from envs.echelon.maps import MAPS
+from envs.echelon.mechs import ACTION_NAMES, CLASSES, NUM_ACTIONS, SLOTS, VERSION, state_dtype
+from envs.echelon.observe import observe, parts_of, redact
+from envs.echelon.render import render
+from envs.echelon.score import bonus, rewards
+from envs.game import Game
+
+
+def echelon(name: str, roster: Sequence[int]) -> Game:
+    """Two packs of the classes in `roster`, numbers of `envs.echelon.mechs.CLASSES`.
+
+    Raises:
+        ValueError: an empty pack, one that is larger than the slots, or a class that does not exist.
+    """
+    roster = tuple(roster)
+    if not 1 <= len(roster) <= SLOTS:
+        raise ValueError(f"{name}: a pack of {len(roster)} mechs, there are slots for 1 to {SLOTS}")
+    if unknown := [kind for kind in roster if kind not in range(len(CLASSES))]:
+        raise ValueError(
+            f"{name}: no class {unknown[0]!r} in the pack; use 0 to {len(CLASSES) - 1}: {', '.join(CLASSES)}"
+        )
+    pack = len(roster)
+    kinds = np.array(roster * 2, np.int8)
+
+    @njit
+    def init(state):
+        rules.clear(state)
+        for m in range(len(kinds)):
+            state.kind[m] = kinds[m]
+
+    parts = parts_of(pack)
+    return Game(
+        name=name,
+        version=VERSION,
+        num_players=2 * pack,
+        num_actions=NUM_ACTIONS,
+        num_chance_outcomes=MAPS,
+        max_steps=rules.max_steps(pack),
+        obs_shape=(max(part.stop for part in parts.values()),),
+        obs_dtype=np.dtype(np.float32),
+        state_dtype=state_dtype(pack),
+        max_return=1.0,
+        init=init,
+        current_player=rules.current_player,
+        legal_actions=rules.legal_actions,
+        chance_probs=rules.chance_probs,
+        apply_action=rules.apply_action,
+        rewards=rewards,
+        bonus=bonus,
+        observe=observe,
+        redact=redact,
+        render=render,
+        perfect_recall=False,
+        roles=tuple(sorted({*roster}).index(kind) for kind in roster * 2),
+        teams=(0,) * pack + (1,) * pack,
+        obs_parts=parts,
+        action_names=ACTION_NAMES,
+        chance_names=tuple(f"map {number}" for number in range(MAPS)),
+    )
