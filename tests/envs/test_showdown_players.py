@@ -12,11 +12,10 @@ from test_showdown import absent, needs_showdown
 from datamodules.showdown import ShowdownDataModule
 from envs.game import load_game, parts
 from envs.showdown import FORCED, INTERFACE, LAYOUT, MOVE, PREVIEW, SWITCH
-from envs.showdown.damage import Damage
 from envs.showdown.dex import load_dex
 from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host
-from envs.showdown.network import Embeddings, Hinted
+from envs.showdown.network import Damage, Embeddings, Hinted
 from envs.showdown.players import FOE_1, MON, Doubles, MaxBasePower, MaxDamage
 from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
