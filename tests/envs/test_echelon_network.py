@@ -119,7 +119,7 @@ def test_a_league_seats_whole_teams(short_trainer):
         minibatches=Minibatches(update_epochs=2, num_minibatches=2, merge_rows=False, chunk_length=8),
     )  # fmt: skip
     before = [p.clone() for p in model.policy.parameters()]
-    short_trainer(max_epochs=1).fit(model, data)
+    short_trainer(max_epochs=1, limit_val_batches=0).fit(model, data)
     rollout, table = data.loader.rollout, torch.from_numpy(data.opposition.seating.table)
     assert table.shape == (8, 2) and ((table < 0).sum(1) == 1).all()
     team = torch.tensor(TWO.team)[rollout.player.long()]
