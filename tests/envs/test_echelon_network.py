@@ -1,6 +1,7 @@
 """Echelon's encoders, its roles, and a short run of its league."""
 
 import dataclasses
+import json
 from functools import partial
 
 import pytest
@@ -125,3 +126,17 @@ def test_a_league_seats_whole_teams(short_trainer):
     team = torch.tensor(TWO.team)[rollout.player.long()]
     assert (rollout.learner == (team == (table < 0).int().argmax(1))).all()
     assert any((p != q).any() for p, q in zip(before, model.policy.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+def test_the_config_runs(command):
+    small = (
+        "--data.game", "envs.echelon.two", "--trainer.max_epochs", 1, "--data.num_envs", 8, "--data.num_steps", 64,
+        "--model.minibatches.num_minibatches", 2, "--data.evaluation",
+        json.dumps([{"class_path": "Matches", "init_args": {"opponents": ["random"], "games": 2, "metric": "win_rate"}}]),
+    )  # fmt: skip
+    code, out, err = command("fit", "--config", "echelon_ppo", *small)
+    assert code == 0, err
+    assert "against random" in out
