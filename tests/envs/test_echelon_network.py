@@ -132,10 +132,11 @@ def test_a_league_seats_whole_teams(short_trainer):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
 def test_the_config_runs(command):
+    matches = {"class_path": "Matches", "init_args": {"opponents": ["random"], "games": 2, "metric": "win_rate"}}
     small = (
         "--data.game", "envs.echelon.two", "--trainer.max_epochs", 1, "--data.num_envs", 8, "--data.num_steps", 64,
         "--model.minibatches.num_minibatches", 2, "--data.evaluation",
-        json.dumps([{"class_path": "Matches", "init_args": {"opponents": ["random"], "games": 2, "metric": "win_rate"}}]),
+        json.dumps([matches]),
     )  # fmt: skip
     code, out, err = command("fit", "--config", "echelon_ppo", *small)
     assert code == 0, err
