@@ -300,10 +300,11 @@ def test_a_bonus_is_paid_once():
 # The opponents.
 
 
-def test_zone_walkers_arrive_on_every_map():
+@pytest.mark.parametrize("numbers", [range(5, 64, 8), pytest.param(range(64), marks=pytest.mark.slow)])
+def test_zone_walkers_arrive_on_every_map(numbers):
     """Each class, alone with the map: all are in the zone long before the time is up."""
     late = []
-    for number in range(64):
+    for number in numbers:
         state = begun(TWO, number)
         while TWO.current_player(state) != TERMINAL and not state["arrived"].all():
             probs = np.zeros(TWO.num_actions, np.float32)
