@@ -19,9 +19,7 @@ STEP_UP = 1.1  # that legs can take
 BIOMES = ("open", "urban", "forest", "canyon")
 MAPS = 64  # in the pool, the biomes in turns
 SEED = 21
-SPAWN_X = (
-    24.3  # of the packs' middle; nobody begins at a whole number, so that mirrored mechs stand in mirrored columns
-)
+SPAWN_X = 24.3  # of the packs' middle; nobody begins at a whole number, where mirrored columns differ
 SPAWN_ROOM = 9  # half a side of the square cleared there
 SPAWN_Y = 18.0  # |y| of spawns and zones is at most this
 ZONE_RADIUS, ZONE_SPREAD = 7.5, (0.5, 1.5)
