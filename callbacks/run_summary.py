@@ -19,7 +19,7 @@ from lit_rl.run.saved_values import saved_dict, saved_float, saved_list
 
 CURVE_POINTS = 500  # about as many as the picture has columns of pixels for
 UNTRAINED = "no --ckpt_path: what follows is of an untrained network, with the weights it begins with"
-COLOURS = (("#888888", "--"), ("#b3541e", ":"))  # of yardsticks
+COLOURS = (("#888888", "--"), ("#b3541e", ":"), ("#2f7d4f", "-."), ("#7a4fa3", "--"))  # of yardsticks, over and over
 
 
 class RunSummary(L.Callback):
@@ -195,8 +195,8 @@ def plot_learning_curve(curve: list[list[float]], job: Evaluation, title: str, p
     axes = figure.subplots()
     decisions, values = torch.tensor(curve, dtype=torch.float64).reshape(-1, 2).T.tolist()
     axes.plot(decisions, values, color="#1f5fa8", linewidth=1.8, marker="o", markersize=3, label=title.split(": ")[-1])
-    for (name, value), (colour, style) in zip(job.yardsticks().items(), COLOURS):
-        axes.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=f"{name}, {value:.3g}")
+    for (name, value), (colour, style) in zip(job.yardsticks().items(), itertools.cycle(COLOURS)):
+        axes.axhline(value, color=colour, linestyle=style, linewidth=1.2, label=f"{name}, {value:.4g}")
     if job.logarithmic:
         axes.set_yscale("log")
     axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
@@ -206,7 +206,7 @@ def plot_learning_curve(curve: list[list[float]], job: Evaluation, title: str, p
     axes.grid(True, which="both", alpha=0.2)
     if curve:
         end = (decisions[-1], values[-1])
-        axes.annotate(f"{end[1]:.4f}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
-    axes.legend(frameon=False, fontsize=9)
+        axes.annotate(f"{end[1]:.4g}", end, textcoords="offset points", xytext=(-4, 8), ha="right")
+    axes.legend(framealpha=0.9, edgecolor="none", fontsize=9)  # yardsticks may run behind it
     axes.spines[["top", "right"]].set_visible(False)
     save_figure(path, figure)

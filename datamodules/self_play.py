@@ -259,6 +259,7 @@ class SelfPlayDataModule(L.LightningDataModule):
                 bonus_coef=self.bonus_coef,
                 team_share=self.team_share,
                 keep_logits=self._records,
+                notes=getattr(algorithm, "notes", None),
             )
         algorithm.decisions += rollout.num_decisions * self.trainer.world_size
         return rollout

@@ -15,6 +15,8 @@ import numpy as np
 
 from envs.game import Interface
 
+ALL_ROWS = slice(None)
+
 
 class IllegalActionError(ValueError):
     """An action outside the legal set; no row of the environment has changed."""
@@ -42,6 +44,8 @@ class Env(Protocol):
     `step` overwrites all arrays in place; who keeps one copies it.
     """
 
+    parts: tuple[slice, ...] = (ALL_ROWS,)
+    """Rows that can be played apart from the rest, in order: while some are stepped elsewhere, others decide."""
     game: Interface
     """Sizes and names."""
     num_envs: int
@@ -82,6 +86,19 @@ class Env(Protocol):
         Raises:
             TypeError, ValueError: wrong dtype or shape, or an action that is not legal. No row has changed.
         """
+
+    def send(self, action: np.ndarray, part: slice) -> None:
+        """Begin a step in the rows of one of `parts`, with `action` [n] of these; `receive` ends it.
+
+        Until then the arrays of these rows are as they were. What `step` raises.
+        """
+        self.step(action)
+
+    def receive(self, part: slice) -> None:
+        """The step begun in these rows is made; in all others `rewards` and `bonus` are 0, `done` is False."""
+
+    def rest(self, rows: np.ndarray) -> None:
+        """Nobody looks at these rows [n] any more: what is played there costs nothing where steps are dear."""
 
     def sample(self, probs: np.ndarray) -> np.ndarray:
         """Draw a legal action for each row from `probs` [B, A] float32, which need not be normalised: [B] int64.

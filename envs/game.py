@@ -137,7 +137,10 @@ def load_game(path: str) -> Game:
         raise ValueError(
             f"game={path!r}: its rules are OpenSpiel's, and this needs a game whose rules are written here"
         )
-    game = getattr(_import(path), "GAME", None)
+    module = _import(path)
+    game = getattr(module, "GAME", None)
+    if isinstance(getattr(module, "INTERFACE", None), Interface):
+        raise ValueError(f"game={path!r}: its rules are a simulator's, and this needs rules that are written here")
     if not isinstance(game, Game):
         raise ValueError(f"game={path!r}: the module defines no GAME = Game(...); see envs/kuhn_poker.py")
     return game

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from envs.bits import unpack
-from envs.env import Env, NoLegalActionError
+from envs.env import ALL_ROWS, Env, NoLegalActionError
 from envs.jit import njit
 from envs.rng import uniform
 
@@ -21,6 +21,7 @@ def draw(
     is_probs: np.ndarray | None = None,
     temperature: float = 1.0,
     exploration: np.ndarray | None = None,
+    part: slice = ALL_ROWS,
 ) -> tuple[np.ndarray, np.ndarray]:
     """An action for each row of an `Env`, by inverse CDF with one number of its action stream, and its log-probability.
 
@@ -30,6 +31,7 @@ def draw(
         is_probs: [B] bool, the rows whose values are probabilities (need not be normalised); null: none.
         temperature: logits are divided by it.
         exploration: [B] float32: so often a uniform draw from the legal actions takes the place of the logits'.
+        part: rows of the env that B stands for here; all of them by default.
 
     Returns:
         action [B] int64, log_prob [B] float32, of the distribution drawn from.
@@ -43,14 +45,14 @@ def draw(
     is_probs = np.zeros(num_envs, np.bool_) if is_probs is None else is_probs
     exploration = np.zeros(num_envs, np.float32) if exploration is None else exploration
     bad = _draw(
-        values, legal_bits, is_probs, float(temperature), exploration, env.action_streams,
+        values, legal_bits, is_probs, float(temperature), exploration, env.action_streams[part],
         np.empty(num_actions, np.int64), np.empty(num_actions), action, log_prob,
     )  # fmt: skip
     if bad >= 0:
         legal = np.flatnonzero(unpack(legal_bits[bad : bad + 1], num_actions)[0]).tolist()
-        where = f"{env.game.name}, env row {bad}"
+        where = f"{env.game.name}, env row {bad + (part.start or 0)}"
         if not legal:
-            raise NoLegalActionError(f"{where}: player {env.player[bad]} has no legal action")
+            raise NoLegalActionError(f"{where}: player {env.player[part][bad]} has no legal action")
         kind = "probs" if is_probs[bad] else "logits"
         some = values[bad, legal[:20]].tolist()
         raise FloatingPointError(f"{where}: cannot sample from {kind}={some} of the legal actions {legal[:20]}")

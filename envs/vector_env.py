@@ -24,7 +24,7 @@ SHARED = ("fresh", "probs", "earned")  # by all rows of a thread
 PER_ROW = tuple(name for name in Buffers._fields if name not in SHARED)
 CHANGES = ("rewards", "bonus", "done", "truncated")  # what came of a step
 END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
-BLOCK = 64  # actions that are looked at together
+BLOCK = 64  # actions that are looked at together, at most 255
 FIRST_MOVES = 32  # decisions that there is room for at first
 
 
@@ -391,18 +391,18 @@ def _first_illegal(action, legal):
 def _sample_uniform(thread, lo, hi, legal, streams, action):
     num_actions = legal.shape[1]
     for b in range(lo, hi):
-        count = 0
+        count = np.uint32(0)  # sums of few bits and without a branch are vectorized
         for a in range(num_actions):
-            count += legal[b, a]
+            count = np.uint32(count + np.uint32(legal[b, a]))
         skip = int(uniform(streams, b) * count)
         first = 0
-        while first + BLOCK <= num_actions:  # a count without a branch is vectorized
-            count = 0
+        while first + BLOCK <= num_actions:
+            part = np.uint8(0)
             for a in range(BLOCK):
-                count += legal[b, first + a]
-            if count > skip:
+                part = np.uint8(part + np.uint8(legal[b, first + a]))
+            if part > skip:
                 break
-            skip -= count
+            skip -= np.int64(part)
             first += BLOCK
         while first < num_actions - 1 and (skip > 0 or not legal[b, first]):
             skip -= legal[b, first]

@@ -13,6 +13,7 @@ from lit_rl.run.signals import Stopped, requests
 COMMANDS = {  # each imports what it needs itself: Lightning takes seconds, and most go without
     "play": "lit_rl.league.play",
     "usi": "lit_rl.league.usi",
+    "showdown-bot": "lit_rl.league.showdown_bot",
     "compare": "lit_rl.run.study.compare",
     "seeds": "lit_rl.run.study.seeds",
     "board": "lit_rl.run.study.board",

@@ -46,6 +46,7 @@ class Algorithm(Protocol):
     # collecting: Collecting             how it wants its rollouts
     # meter: Meter                       loss terms of minibatches, logged once per iteration, kept by checkpoints
     # kept: dict[str, Tensor]            worked out once per rollout; checkpoints keep it, each new rollout clears it
+    # notes(env, rows [n])               {name: [n, ...]} of the learner's decisions in these rows, for rollout.extras
     # prepare(iteration, seed)           called on every rank before each rollout; the seed is the run's, on all ranks
     # fixed_during_fit: tuple[str, ...]  numbers that no schedule may move
     # validation_step = test_step = evaluation_step; predict_step = table_step       (`lit_rl.evaluation`)

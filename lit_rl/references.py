@@ -285,6 +285,8 @@ class Portfolio(Reference):
                 f"drop='diverse': compares policies at single infostates, and {type(policy).__name__} has a memory; "
                 "use best or recent"
             )
+        if drop == "diverse" and not isinstance(game, Game):
+            raise ConfigError(f"drop='diverse': {game.name} has no rules here to play by; use best or recent")
         super().__init__()
         self.main = main(policy, game)
         self.members = nn.ModuleList(frozen(policy) for _ in range(capacity))
@@ -295,9 +297,10 @@ class Portfolio(Reference):
         self.register_buffer("counts", torch.zeros(len(self.members), dtype=torch.bool))  # [K] in use and old enough
         self.register_buffer("selected", torch.zeros(len(self.members) + 1, dtype=torch.int64))  # [L] batches; main: 0
         self.register_buffer("kl", torch.zeros(len(self.members) + 1))  # [L] of the last batch
-        obs, legal = _random_play(game, num_probes)
-        self.register_buffer("probe_obs", obs, persistent=False)
-        self.register_buffer("probe_legal", legal, persistent=False)
+        if drop == "diverse":
+            obs, legal = _random_play(game, num_probes)
+            self.register_buffer("probe_obs", obs, persistent=False)
+            self.register_buffer("probe_legal", legal, persistent=False)
 
     @torch.no_grad()
     def forward(

@@ -4,7 +4,7 @@ Letters: T steps, B envs, A actions, W bytes of legal bits, P players, D obs sha
 comes first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol, get_args
 
@@ -196,8 +196,8 @@ class Opponents(Protocol):
     def learner_moves(self, env: Env) -> np.ndarray:
         """[B] bool: the player to move in that row is the learner."""
 
-    def act(self, env: Env, probs: np.ndarray) -> None:
-        """Write into `probs` [B, A] float32 what those to move in the other rows do; the env samples from it."""
+    def act(self, env: Env, probs: np.ndarray, part: slice) -> None:
+        """Write into `probs` [B, A] float32 what those to move in the other rows of `part` do; it is sampled from."""
 
     def extras(self, env: Env) -> Mapping[str, Tensor]:
         """[B, ...] each: what the rollout is to keep of this decision; mostly nothing."""
@@ -208,6 +208,10 @@ class Opponents(Protocol):
     def state_dict(self) -> dict: ...
 
     def load_state_dict(self, state: dict) -> None: ...
+
+
+Notes = Callable[[Env, np.ndarray], Mapping[str, Tensor]]
+"""(env, rows [n] int64 where the learner is to move) -> [n, ...] each, for `Rollout.extras`; 0 in other rows."""
 
 
 @torch.no_grad()
@@ -222,6 +226,7 @@ def collect(
     bonus_coef: float = 0.0,
     team_share: float = 0.0,
     keep_logits: bool = False,
+    notes: Notes | None = None,
 ) -> Rollout:
     """Play `num_steps` decisions in every row of `env`; games and memories go on from call to call.
 
@@ -234,6 +239,7 @@ def collect(
         bonus_coef: weight of the game's bonus in `rewards`.
         team_share: each player's rewards become so much of its team's mean, and the rest its own.
         keep_logits: for a replay; 4 A bytes per decision.
+        notes: what is to be kept of the learner's decisions besides, see there.
 
     Raises:
         FloatingPointError: the policy's output cannot be sampled from.
@@ -241,7 +247,7 @@ def collect(
     collecting.check_steps(num_steps)
     shapes = bonus_coef != 0 or team_share != 0
     sums_to_zero = _sums_to_zero(env, bonus_coef, team_share)
-    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero)
+    actor = _Actor(env, policy, collecting, opponents, keep_logits, previous, sums_to_zero, notes)
     carry = collecting.cut_games == "carry" and previous is not None
     unfinished = previous.unfinished() if carry else None
     carried = int(unfinished.sum(0).max()) if carry else 0
@@ -254,27 +260,17 @@ def collect(
                 tensor[:carried] = before
         steps["played"][:carried] = unfinished[-carried:]
     for i in range(carried, carried + num_steps):
-        now = {name: tensor[i] for name, tensor in steps.items()}
-        more = actor.act(now)
-        for name, tensor in more.items():
-            if name not in extras:
-                extras[name] = tensor.new_zeros(carried + num_steps, *tensor.shape)
-                if carried and name in previous.extras:
-                    before = previous.extras[name][-carried:]
-                    need(
-                        before.dtype == tensor.dtype and before.shape[1:] == tensor.shape,
-                        f"rollout.extras.{name} is "
-                        f"{before.dtype} {list(before.shape[1:])} a step, needs {tensor.dtype} {list(tensor.shape)}",
-                    )
-                    extras[name][:carried] = before
-            extras[name][i] = tensor
-        env.step(now["action"].numpy())
-        if opponents is not None:
-            opponents.stepped(env)
-        _earn(env, now, bonus_coef, team_share)
-        if env.truncated.any():
-            now["bootstrap"][:] = actor.value_of_truncated()
-        actor.forget(env.done)
+        for part in env.parts:
+            if i > carried:
+                _receive(env, part, steps, i - 1, actor, bonus_coef, team_share)
+            now = {name: tensor[i, part] for name, tensor in steps.items()}
+            for name, x in actor.act(now, part).items():
+                if name not in extras:
+                    extras[name] = _room_for(name, x, carried + num_steps, env.num_envs, previous if carried else None)
+                extras[name][i, part] = x
+            env.send(now["action"].numpy(), part)
+    for part in env.parts:
+        _receive(env, part, steps, carried + num_steps - 1, actor, bonus_coef, team_share)
     last_value, last_known = actor.value_at_cut()
     return Rollout(
         **steps,
@@ -314,24 +310,48 @@ def _allocate(env: Env, actor: "_Actor", t: int, shapes_rewards: bool) -> dict[s
     }
 
 
+def _room_for(name: str, x: Tensor, t: int, b: int, previous: Rollout | None) -> Tensor:
+    """[T, B, ...] for an extra of which `x` [n, ...] is one step, with what is carried of the rollout before."""
+    room = x.new_zeros(t, b, *x.shape[1:])
+    if previous is not None and name in previous.extras:
+        carried = int(previous.unfinished().sum(0).max())
+        before = previous.extras[name][-carried:]
+        need(
+            before.dtype == x.dtype and before.shape[1:] == room.shape[1:],
+            f"rollout.extras.{name} is {before.dtype} {list(before.shape[1:])} a step, "
+            f"needs {x.dtype} {list(room.shape[1:])}",
+        )
+        room[:carried] = before
+    return room
+
+
 def _sums_to_zero(env: Env, bonus_coef: float, team_share: float) -> bool:
     """What is learned from sums to 0 over the players."""
     game = env.game
     return game.zero_sum and (bonus_coef == 0 or game.bonus_zero_sum) and team_share == 0
 
 
-def _earn(env: Env, now: dict[str, Tensor], bonus_coef: float, team_share: float) -> None:
-    """Record what the step has brought: the outcome, and what is learned from it."""
-    now["outcomes"][:] = torch.from_numpy(env.rewards)
-    now["done"][:] = torch.from_numpy(env.done)
+def _receive(
+    env: Env, part: slice, steps: dict[str, Tensor], i: int, actor: "_Actor", bonus_coef: float, team_share: float
+) -> None:
+    """Record what step i has brought in these rows: the outcome, and what is learned from it."""
+    env.receive(part)
+    if actor.opponents is not None:
+        actor.opponents.stepped(env)
+    outcomes, rewards = torch.from_numpy(env.rewards[part]), steps["rewards"][i, part]
+    steps["outcomes"][i, part] = outcomes
+    steps["done"][i, part] = torch.from_numpy(env.done[part])
     if bonus_coef:
-        now["rewards"][:] = now["outcomes"] + bonus_coef * torch.from_numpy(env.bonus)
+        rewards[:] = outcomes + bonus_coef * torch.from_numpy(env.bonus[part])
     elif team_share:
-        now["rewards"][:] = now["outcomes"]
+        rewards[:] = outcomes
     if team_share:
         mates = torch.tensor(env.game.team).unsqueeze(0) == torch.tensor(env.game.team).unsqueeze(1)  # [P, P]
         mean = mates / mates.sum(1, keepdim=True)
-        now["rewards"][:] = (1 - team_share) * now["rewards"] + team_share * now["rewards"] @ mean.T
+        rewards[:] = (1 - team_share) * rewards + team_share * rewards @ mean.T
+    if env.truncated[part].any():
+        steps["bootstrap"][i, part] = actor.value_of_truncated(part)
+    actor.forget(env.done[part], part)
 
 
 class _Actor:
@@ -346,9 +366,10 @@ class _Actor:
         keep_logits: bool,
         previous: Rollout | None,
         sums_to_zero: bool,
+        notes: Notes | None,
     ):
         self.env, self.policy, self.collecting, self.opponents = env, policy, collecting, opponents
-        self.keep_logits, self.device = keep_logits, next(policy.parameters()).device
+        self.notes, self.keep_logits, self.device = notes, keep_logits, next(policy.parameters()).device
         two = env.game.num_players == 2
         self.mirrored = two and env.game.perfect_information and sums_to_zero  # one's value is minus the other's
         self.merges = collecting.merge_rows  # until a step shows that it does not pay
@@ -358,30 +379,31 @@ class _Actor:
         self.has_state = self.state.shape[2:] != (0,)
         self._rows = torch.arange(env.num_envs)
 
-    def act(self, now: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fill in one step [B, ...] of a rollout up to the action; the extras [B, ...] of it."""
-        env, player = self.env, torch.from_numpy(self.env.player)
-        now["obs"][:] = torch.from_numpy(env.obs)
-        now["legal_bits"][:] = torch.from_numpy(pack(env.legal))
+    def act(self, now: dict[str, Tensor], part: slice) -> dict[str, Tensor]:
+        """Fill in one step of a rollout in these rows, [n, ...], up to the action; the extras [n, ...] of it."""
+        env, player = self.env, torch.from_numpy(self.env.player[part])
+        now["obs"][:] = torch.from_numpy(env.obs[part])
+        now["legal_bits"][:] = torch.from_numpy(pack(env.legal[part]))
         now["player"][:] = player
-        now["game_stream"][:] = torch.from_numpy(env.game_streams.view(np.int64))
-        now["history"][:] = torch.from_numpy(env.history)
+        now["game_stream"][:] = torch.from_numpy(env.game_streams[part].view(np.int64))
+        now["history"][:] = torch.from_numpy(env.history[part])
         if self.explores is not None:
-            now["exploration"][:] = self.explores.gather(1, player.long().unsqueeze(1)).squeeze(1)
+            rates = self.explores[part].gather(1, player.long().unsqueeze(1))
+            now["exploration"][:] = rates.squeeze(1)
         if self.opponents is not None:
-            now["learner"][:] = torch.from_numpy(self.opponents.learner_moves(env))
+            now["learner"][:] = torch.from_numpy(self.opponents.learner_moves(env)[part])
         rows = None if bool(now["learner"].all()) else now["learner"].nonzero().squeeze(1)
-        values, extras = self._decide(now, rows)
+        values, extras = self._decide(now, part, rows)
         others = None
         if rows is not None:
             others = ~now["learner"].numpy()
             now["exploration"][now["learner"].logical_not()] = 0.0
-            self.opponents.act(env, values)
+            values = self._with_others(values, part)
         if self.opponents is not None:
-            extras |= self.opponents.extras(env)
+            extras |= {name: x[part] for name, x in self.opponents.extras(env).items()}
         action, log_prob = draw(
             env, values, now["legal_bits"].numpy(), is_probs=others, temperature=self.collecting.temperature,
-            exploration=now["exploration"].numpy(),
+            exploration=now["exploration"].numpy(), part=part,
         )  # fmt: skip
         now["action"][:] = torch.from_numpy(action)
         now["log_prob"][:] = torch.from_numpy(log_prob)
@@ -389,11 +411,22 @@ class _Actor:
             now["log_prob"][now["learner"].logical_not()] = 0.0
         return extras
 
-    def _decide(self, now: dict[str, Tensor], rows: Tensor | None) -> tuple[np.ndarray, dict[str, Tensor]]:
-        """Logits [B, A] of the learner's rows (null: all rows; elsewhere left open for opponents), and its extras."""
-        obs, legal = now["obs"], torch.from_numpy(self.env.legal)
-        here = self._rows if rows is None else rows
-        state = self.state[here, now["player"][here].long()] if self.has_state else None
+    def _with_others(self, values: np.ndarray, part: slice) -> np.ndarray:
+        """The learner's logits [n, A] of these rows, and the opponents' probabilities in theirs."""
+        if len(values) == self.env.num_envs:
+            self.opponents.act(self.env, values, part)
+            return values
+        of_all = np.zeros((self.env.num_envs, values.shape[1]), np.float32)
+        of_all[part] = values
+        self.opponents.act(self.env, of_all, part)
+        return of_all[part]
+
+    def _decide(self, now: dict[str, Tensor], part: slice, rows: Tensor | None):
+        """Logits [n, A] of the part's learner's rows (null: all; elsewhere left open for opponents), its extras."""
+        obs, legal = now["obs"], torch.from_numpy(self.env.legal[part])
+        here = torch.arange(len(obs)) if rows is None else rows
+        memory = self.state[part]
+        state = memory[here, now["player"][here].long()] if self.has_state else None
         if rows is not None:
             obs, legal = obs[rows], legal[rows]
         if len(here):
@@ -401,8 +434,10 @@ class _Actor:
             logits, value = output.logits.cpu().float(), output.value.cpu().float()
             if self.has_state:
                 now["state"][here] = state
-                self.state[here, now["player"][here].long()] = output.state.cpu().float()
+                memory[here, now["player"][here].long()] = output.state.cpu().float()
             extras = {name: x.cpu() for name, x in output.extras.items()}
+            if self.notes is not None:
+                extras |= self.notes(self.env, self._rows[part][here].numpy())
         else:
             logits, value, extras = torch.empty(0, legal.shape[1]), torch.empty(0), {}
         if rows is None:
@@ -410,9 +445,9 @@ class _Actor:
             values = logits
         else:
             now["value"][rows] = value
-            values = torch.where(torch.from_numpy(self.env.legal), 0.0, MASKED)
+            values = torch.where(torch.from_numpy(self.env.legal[part]), 0.0, MASKED)
             values[rows] = logits
-            blank = {name: x.new_zeros(len(self._rows), *x.shape[1:]) for name, x in extras.items()}
+            blank = {name: x.new_zeros(len(now["obs"]), *x.shape[1:]) for name, x in extras.items()}
             extras = {name: blank[name].index_copy_(0, rows, x) for name, x in extras.items()}
         if self.keep_logits:
             now["logits"][:] = values
@@ -430,10 +465,10 @@ class _Actor:
         extras = {name: x.cpu()[row] for name, x in output.extras.items()}
         return PolicyOutput(output.logits.cpu()[row], output.value.cpu()[row], None, extras)
 
-    def forget(self, done: np.ndarray) -> None:
-        """A new game has begun in these rows [B] bool: nobody remembers anything of it."""
+    def forget(self, done: np.ndarray, part: slice) -> None:
+        """Where `done` [n] bool a new game has begun in these rows: nobody remembers anything of it."""
         if self.has_state and done.any():
-            self.state[torch.from_numpy(done)] = 0.0
+            self.state[part][torch.from_numpy(done)] = 0.0
 
     def value_at_cut(self) -> tuple[Tensor, Tensor]:
         """What each player's next decision is worth where the games stand, [B, P], and whose is known, [B, P] bool."""
@@ -459,21 +494,22 @@ class _Actor:
             value[torch.from_numpy(env.out())] = 0.0
         return value, known
 
-    def value_of_truncated(self) -> Tensor:
-        """[B, P]: each player's value where a game was truncated, 0 elsewhere."""
-        rows = torch.from_numpy(self.env.truncated)
-        values = torch.zeros(self.env.num_envs, self.env.game.num_players)
-        final_obs = torch.from_numpy(self.env.final_obs)[rows]
+    def value_of_truncated(self, part: slice) -> Tensor:
+        """[n, P] in these rows: each player's value where a game was truncated, 0 elsewhere."""
+        rows = torch.from_numpy(self.env.truncated[part])
+        memory = self.state[part]
+        values = torch.zeros(len(rows), self.env.game.num_players)
+        final_obs = torch.from_numpy(self.env.final_obs[part])[rows]
         if self.mirrored:
-            mover = torch.from_numpy(self.env.final_player)[rows].long().unsqueeze(1)
+            mover = torch.from_numpy(self.env.final_player[part])[rows].long().unsqueeze(1)
             obs = final_obs[torch.arange(len(final_obs)), mover.squeeze(1)]  # where the critic was trained
             legal = torch.ones(len(obs), self.env.game.num_actions, dtype=torch.bool)
-            state = self.state[rows, mover.squeeze(1)] if self.has_state else None
+            state = memory[rows, mover.squeeze(1)] if self.has_state else None
             value = self.evaluate(obs, legal, None, state).value.cpu().float().unsqueeze(1)
             values[rows] = torch.where(torch.arange(2) == mover, value, -value)
         else:
-            values[rows] = self._value_of_everybody(final_obs, self.state[rows])
-        values[torch.from_numpy(self.env.final_out) & rows.unsqueeze(1)] = 0.0
+            values[rows] = self._value_of_everybody(final_obs, memory[rows])
+        values[torch.from_numpy(self.env.final_out[part]) & rows.unsqueeze(1)] = 0.0
         return values
 
     def _value_of_everybody(self, obs: Tensor, state: Tensor) -> Tensor:

@@ -62,7 +62,12 @@ def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
     config = yaml.safe_load(base.read_text())
     if iterations is not None:
         config["trainer"] |= {"max_epochs": iterations, "check_val_every_n_epoch": iterations}
-    config["model"]["init_args"] |= overlay.get("model", {}).get("init_args", {})
+    model, init_args = overlay.get("model", {}), config["model"]["init_args"]
+    settings = {  # of groups, only what the overlay names
+        name: init_args.get(name, {}) | value if name == "minibatches" else value
+        for name, value in model.get("init_args", {}).items()
+    }
+    config["model"] |= model | {"init_args": init_args | settings}
     if "entropy" in overlay:
         others = [
             c for c in config["trainer"]["callbacks"]

@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import logging
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,6 +35,7 @@ SECTIONS = (
     "beasty",
     "beside",
     "shogi",
+    "memory",
     "echelon",
 )
 
@@ -227,7 +229,7 @@ def bench_wide(table: Table, threads: int) -> None:
     table.add(f"{what}: the same, looking for equal rows", 1e6 / rate(first_batch(True)), "us/row")
 
 
-def make_clock():
+def make_clock(now: Callable[[], float] = time.perf_counter):
     import lightning as L
 
     class Clock(L.Callback):
@@ -235,10 +237,10 @@ def make_clock():
 
         def on_train_epoch_start(self, trainer, pl_module):
             if trainer.current_epoch == 5:
-                self.began, self.before = time.perf_counter(), int(pl_module.decisions)
+                self.began, self.before = now(), int(pl_module.decisions)
 
         def on_train_end(self, trainer, pl_module):
-            self.rate = (int(pl_module.decisions) - self.before) / (time.perf_counter() - self.began)
+            self.rate = (int(pl_module.decisions) - self.before) / (now() - self.began)
 
     return Clock()
 
@@ -700,6 +702,76 @@ def bench_shogi(table: Table, threads: int) -> None:
         table.add(f"{game.name}: rollout with a tower of 2 x 32", decisions / 1e3, "k decisions/s")
 
 
+def bench_memory(table: Table, threads: int) -> None:
+    """GRU 128 on obs 128: learning batched over time, step by step and compiled, and end to end. CPU time."""
+    import lightning as L
+    import torch
+
+    from datamodules.self_play import SelfPlayDataModule
+    from lit_rl.batches import Minibatches
+    from lit_rl.networks import Dense, Recurrent
+    from lit_rl.policy import ActorCritic, Chunks
+    from lit_rl.ppo import PPO
+    from lit_rl.returns import Credit
+    from scripts.memory_game import GAME as game
+
+    def network(game=game):
+        return Recurrent(game, lambda g: Dense(g, (128, 128)))
+
+    def ratio(ours: Callable[[], None], theirs: Callable[[], None], rounds: int = 7) -> tuple[float, float]:
+        """Seconds of `ours`, and how many times as long `theirs` takes: medians, in turns."""
+        mine, quotients = [], []
+        for number in range(rounds + 1):
+            spent = []
+            for work in (ours, theirs):
+                began = time.process_time()
+                for _ in range(10):
+                    work()
+                spent.append((time.process_time() - began) / 10)
+            if number:  # the first round warms up
+                mine.append(spent[0])
+                quotients.append(spent[1] / spent[0])
+        return statistics.median(mine), statistics.median(quotients)
+
+    policy = network()
+    for chunks, length in ((12, 64), (48, 64), (512, 32)):
+        rows = chunks * length
+        obs = torch.randint(0, 2, (rows, *game.obs_shape), dtype=torch.uint8)
+        legal, first = torch.ones(rows, game.num_actions, dtype=torch.bool), torch.arange(chunks)
+        how = Chunks(torch.zeros(chunks, 128), torch.arange(rows), length, first)
+
+        def learn(unroll, obs=obs, legal=legal, how=how) -> None:
+            output = unroll(obs, legal, how)
+            (output.logits.square().mean() + output.value.mean()).backward()
+
+        what = f"GRU 128, obs 128, forward and backward, {chunks} chunks of {length}"
+        spent, slower = ratio(lambda: learn(policy.unroll), lambda: learn(lambda *x: ActorCritic.unroll(policy, *x)))
+        table.add(what, 1e6 * spent / rows, "us/row")
+        table.add("  step by step", slower, "x as long")
+        if chunks == 12:
+            compiled, began = torch.compile(policy.unroll), time.process_time()
+            learn(compiled)
+            table.add("  compiling", time.process_time() - began, "s")
+            table.add("  compiled", ratio(lambda: learn(policy.unroll), lambda c=compiled: learn(c))[1], "x as long")
+    obs, legal, state = obs[:128], legal[:128], torch.zeros(128, 128)
+    forward, began = torch.compile(policy.forward), time.process_time()
+    with torch.no_grad():
+        forward(obs, legal, state)
+        table.add("GRU 128, obs 128, forward of 128 rows: compiling", time.process_time() - began, "s")
+        spent, slower = ratio(lambda: policy(obs, legal, state), lambda: forward(obs, legal, state))
+    table.add("GRU 128, obs 128, forward of 128 rows", 1e6 * spent / 128, "us/row")
+    table.add("  compiled", slower, "x as long")
+    clock = make_clock(time.process_time)
+    path, credit = "scripts.memory_game", Credit(cut_games="bootstrap")
+    model = PPO(path, network=network, minibatches=Minibatches(2, 4, merge_rows=False), credit=credit)
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=20, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[clock], limit_val_batches=0, devices=1,
+    )  # fmt: skip
+    trainer.fit(model, SelfPlayDataModule(path, num_envs=256, num_steps=32, num_threads=threads))
+    table.add("PPO, GRU 128, obs 128, 256 x 32, 2 epochs, by CPU second", clock.rate, "decisions/s")
+
+
 def bench_echelon(table: Table, threads: int) -> None:
     """Echelon's world with all observations, an opponent, and a rollout: CPU time of one thread, best of several.
 
@@ -757,7 +829,10 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     import torch
 
+    from lit_rl.run.memory import keep_freed_memory
+
     torch.set_num_threads(args.threads)
+    keep_freed_memory()  # as the command does
     table = Table()
     for name in SECTIONS:
         if name in args.only.split(","):

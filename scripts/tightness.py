@@ -56,7 +56,7 @@ class Exploiter:
         found = [f"--config={path}" for path in self.configs]
         found += [f"--data.game=envs.{self.victim.game}", f"--seed_everything={self.victim.seed}"]
         found += ["--data.opponents", json.dumps([str(checkpoint)]), "--model.network", json.dumps(network)]
-        return [*found, f"--trainer.callbacks.start_from={checkpoint}"]
+        return [*found, "--trainer.callbacks+=StartFrom", f"--trainer.callbacks.policy={checkpoint}"]
 
     def line(self, facts: dict) -> str:
         low, high = facts["return_interval"]

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: games, their trees (built once), quiet small trainers, runs to be killed."""
 
+import re
 import sys
 import time
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from harness import Zygote, digest, fit_arguments
+from harness import ROOT, Zygote, digest, fit_arguments
 
 from datamodules.self_play import SelfPlayDataModule
 from envs.exact import GameTree
@@ -25,8 +26,21 @@ GAMES = (
 )  # fmt: skip
 
 
+EVERY_GAME = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "envs").rglob("*.py")
+    if path.name != "compact.py"  # its package's GAME
+    and re.search(r"^GAME = |^from \S+ import .*\bGAME\b", path.read_text(), re.MULTILINE)
+)  # of this package that a user can name
+
+
 @pytest.fixture(scope="session", params=GAMES)
 def any_game(request):
+    return load_game(request.param)
+
+
+@pytest.fixture(scope="session", params=[*EVERY_GAME, "games.pairs"])
+def every_game(request):
     return load_game(request.param)
 
 

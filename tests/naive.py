@@ -15,7 +15,7 @@ class Strangers:
     def learner_moves(self, env):
         return env.player != self.seat
 
-    def act(self, env, probs):
+    def act(self, env, probs, part):
         for b in np.flatnonzero(~self.learner_moves(env)):
             probs[b] = 0
             probs[b, np.flatnonzero(env.legal[b])[-1]] = 1

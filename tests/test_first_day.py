@@ -126,6 +126,7 @@ def test_own_game_and_network(project, elsewhere):
     assert "ok, " in litrl(*words, "--code", project, folder=elsewhere, entry="scripts.replay")
 
 
+@pytest.mark.slow
 def test_own_algorithm_and_callback(project, elsewhere):
     """6. and 8.: trained, resumed, validated and written out as a table, from any folder."""
     mine = ("--model", "my_algorithm.Reinforce", "--trainer.callbacks", "[my_callback.Shout]")
@@ -140,6 +141,7 @@ def test_own_algorithm_and_callback(project, elsewhere):
     assert len((run / "policy.csv").read_text().splitlines()) == 13
 
 
+@pytest.mark.slow
 def test_from_a_wheel(project, elsewhere, tmp_path):
     """9. A wheel of this repository, installed by itself: typed, with its configs, and not hidden by other folders."""
     pytest.importorskip("setuptools", minversion="70")  # older ones need another package to make wheels

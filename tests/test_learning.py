@@ -45,7 +45,7 @@ def test_an_exploiter_finds_what_there_is(config, options, nash_conv, share, tmp
         summary = run(str(ROOT / "configs" / f"{config}.yaml"), 22, tmp_path / "victim", options)
         assert nash_conv[0] < summary["nash_conv"] < nash_conv[1]
         (path,) = (tmp_path / "victim").glob("seed_22/version_0/checkpoints/last.ckpt")
-        victim, begin = str(path), ["--trainer.callbacks.start_from", str(path)]
+        victim, begin = str(path), ["--trainer.callbacks+=StartFrom", "--trainer.callbacks.policy", str(path)]
     arguments = ["--data.opponents", json.dumps([victim]), *begin]
     run(str(ROOT / "configs" / "leduc_exploiter.yaml"), 23, tmp_path / "exploiter", arguments)
     (verdict,) = (tmp_path / "exploiter").glob("seed_23/version_0/verdict.json")

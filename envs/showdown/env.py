@@ -1,8 +1,7 @@
 """B battles of Pokémon Showdown side by side; the arrays are told in `envs.env.Env`.
 
-A turn is several decisions: both sides choose one after the other without seeing the other's choice, and a side chooses
-slot by slot (in the preview pick by pick). The simulator is asked once all choices of a battle are made. A side that is
-asked nothing is skipped, and so is a choice among one. So the rows of an env are at different turns.
+The simulator is asked once all choices of a battle are made (`battle`). So the rows of an env are at different turns.
+The rows are in two halves: while the simulator is at work on one of them, somebody can decide for the other.
 
 What the other side hides can make a choice impossible that its maker must take for possible (a trapping ability not yet
 shown). The simulator then says so and asks again, which is a decision more, and tells the side as much as it tells a
@@ -11,10 +10,10 @@ human. Anything else that it refuses would be a fault of `watcher.js`, and ends 
 Letters: B battles, A actions, D numbers of an observation.
 """
 
-import base64
 import hashlib
+import warnings
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,111 +21,17 @@ from envs.bits import pack
 from envs.env import Env, IllegalActionError, NoDecisionError, SavedGamesError
 from envs.rng import draw64, make_streams
 from envs.sampling import draw
-from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VGC
+from envs.showdown import INTERFACE, VGC
+from envs.showdown.battle import Battle
 from envs.showdown.host import Host, shared_hosts
 
 CHANCE_STREAM, ACTION_STREAM = 1, 2  # as of `envs.vector_env`
-CHOICE = INTERFACE.obs_parts["choice"].start
-MOST_PICKS = 6
 END = b"."  # of saved moves, which may be none: empty bytes would not load with weights_only
 SAVED = {"chance_streams": (np.uint64, ()), "action_streams": (np.uint64, ()), "seeds": (np.uint64, (3,)),
          "teams": (np.int32, (2,)), "lengths": (np.int32, ())}  # fmt: skip
 
 
-@dataclass
-class Battle:
-    """One running battle, as far as Python knows it."""
-
-    host: Host
-    key: int
-    seeds: tuple[int, int, int]  # of the battle and of both teams, where the format makes them
-    teams: tuple[int, int]  # drawn from the pool; -1 where the format makes them
-    asked: list = field(default_factory=list)  # of each side: kind, legal actions of both slots, passes, picks; or None
-    made: list[list[int]] = field(default_factory=lambda: [[], []])  # of each side, for this request
-    seen: list[np.ndarray] = field(default_factory=list)  # of each side [D] int16
-    moves: list[int] = field(default_factory=list)  # the players' decisions so far
-    player: int = 0
-    legal: list[int] = field(default_factory=list)
-
-    def look(self) -> bool:
-        """Find who is to decide what, taking choices among one; False where the simulator is to be asked first."""
-        for self.player in (0, 1):
-            while self.asked[self.player] is not None:
-                self.legal = legal_actions(self.asked[self.player], self.made[self.player])
-                if len(self.legal) != 1:
-                    break
-                self.made[self.player] += self.legal
-            if self.asked[self.player] is not None and self.legal:
-                return True
-        return False
-
-    def take(self, action: int) -> None:
-        self.made[self.player].append(action)
-        self.moves.append(action)
-
-    def take_in(self, answer: list) -> None:
-        """What the simulator has answered, where the battle goes on."""
-        _, self.asked, seen, _ = answer
-        self.made = [[], []]
-        self.seen = [np.frombuffer(base64.b64decode(each), "<i2") for each in seen]
-
-    def choices(self) -> list[str]:
-        """What is sent to the simulator, of each side."""
-        return ["" if asked is None else choice_text(asked, made) for asked, made in zip(self.asked, self.made)]
-
-    def observe(self, player: int) -> np.ndarray:
-        """[D] int16: what a side has been told, and how far it has come in choosing."""
-        obs, asked, made = self.seen[player].copy(), self.asked[player], self.made[player]
-        if asked is not None:
-            picks = made if asked[0] == PREVIEW else []
-            obs[CHOICE : CHOICE + 3] = asked[0], min(len(made), 1) if asked[0] != PREVIEW else 0, len(picks)
-            for i, pick in enumerate(picks):
-                obs[CHOICE + 3 + i] = pick - SWITCH + 1
-            if asked[0] != PREVIEW and made:
-                obs[CHOICE + 3 + MOST_PICKS] = made[0] + 1
-        return obs
-
-
-def legal_actions(asked: list, made: list[int]) -> list[int]:
-    """What a side may do next, after what it has chosen of this request; [] where nothing is left to choose."""
-    kind, *slots, passes, picks = asked
-    if kind == PREVIEW:
-        return [a for a in slots[0] if a not in made] if len(made) < picks else []
-    if len(made) == 2:
-        return []
-    if not made:
-        return slots[0]
-    first, second = made[0], slots[1]
-    if SWITCH <= first < PASS:
-        second = [a for a in second if a != first]
-    if is_tera(first):
-        second = [a for a in second if not is_tera(a)]
-    if kind == FORCED and first == PASS and slots[0] != [PASS]:  # a pass of its own will
-        passes -= 1
-    if kind == FORCED and passes == 0 and second != [PASS]:
-        second = [a for a in second if a != PASS]
-    return second or [PASS]
-
-
-def is_tera(action: int) -> bool:
-    return action < SWITCH and action % 10 >= 5
-
-
-def choice_text(asked: list, made: list[int]) -> str:
-    """A side's whole choice in Showdown's words."""
-    if asked[0] == PREVIEW:
-        return "team " + ",".join(str(a - SWITCH + 1) for a in made)
-    return ", ".join(map(_word, made))
-
-
-def _word(action: int) -> str:
-    if action == PASS:
-        return "pass"
-    if action >= SWITCH:
-        return f"switch {action - SWITCH + 1}"
-    move, rest = divmod(action, 10)
-    target = LAYOUT["targets"][rest % 5]
-    return f"move {move + 1}{f' {target:+d}' if target else ''}{' terastallize' if rest >= 5 else ''}"
+Flight = tuple[Host, int, list[Battle]]  # who was asked, the answer's ticket, about whom
 
 
 class ShowdownEnv(Env):
@@ -137,13 +42,14 @@ class ShowdownEnv(Env):
         seed: of all randomness; the same seed gives the same bytes, whatever `num_hosts`.
         format: in Showdown's words, custom rules included; doubles only.
         teams: packed (`envs.showdown.teams`), two drawn per battle from the row's stream; null: the format makes them.
-        num_hosts: processes of Node, which work at once.
+        num_hosts: processes of Node, which work at once; from two on each half of the rows has its own.
         truncate_after: break a battle off after so many decisions of both sides; null plays all to the end.
         observe_all: keep `history`, for critics that see both sides.
 
     Attributes:
         asked_again: so often something hidden made a choice impossible.
         battles_ended: of all rows, the broken-off ones not counted.
+        battles_lost: of these, so many ended the simulator itself; they count as draws, and a warning names each.
 
     Raises:
         ValueError: a number is out of range; see also `envs.showdown.host.Host`.
@@ -170,6 +76,7 @@ class ShowdownEnv(Env):
         b, d = num_envs, INTERFACE.obs_shape
         self.num_envs, self.truncate_after, self.format = b, truncate_after, format
         self._teams, self._observes_all = None if teams is None else tuple(teams), observe_all
+        self.parts = (slice(0, (b + 1) // 2), slice((b + 1) // 2, b))[: min(b, 2)]
         self.hosts = shared_hosts(format, self._teams, min(num_hosts, b))
         self.player, self.legal = np.zeros(b, np.int8), np.zeros((b, INTERFACE.num_actions), np.bool_)
         self.obs = np.zeros((b, *d), np.int16)
@@ -181,12 +88,14 @@ class ShowdownEnv(Env):
         self.num_decisions, self.game_streams = np.zeros(b, np.int32), np.zeros(b, np.uint64)
         self.chance_streams = make_streams(b, seed, CHANCE_STREAM)
         self.action_streams = make_streams(b, seed, ACTION_STREAM)
-        self.asked_again = self.battles_ended = 0
+        self.asked_again = self.battles_ended = self.battles_lost = 0
         self._all = np.ones(b, np.bool_)
+        self._resting: set[int] = set()  # rows
         digest = hashlib.sha256("\n".join(self._teams or ()).encode()).hexdigest()[:16]
         self._name = f"{INTERFACE.name} {INTERFACE.version} {format} {digest if self._teams else 'generated'}"
         self._keys: list[list[int]] = [[] for _ in self.hosts]  # of the running battles, for whoever cleans up
-        weakref.finalize(self, _drop, self.hosts, self._keys)
+        self._flights: dict[int, list[Flight]] = {}  # first row of a part -> what the simulator is asked there
+        weakref.finalize(self, _drop, self.hosts, self._keys, self._flights)
         self._battles = self._new_battles(list(range(b)))
         self._keep_keys()
         self._open(self._battles)
@@ -200,22 +109,55 @@ class ShowdownEnv(Env):
             TypeError, ValueError: wrong dtype or shape. IllegalActionError: an illegal action. Nothing has changed.
             HostError: the simulator refused a choice, or cannot be kept alive.
         """
-        action = np.asarray(action)
+        action = self._checked(action, slice(0, self.num_envs))
+        for part in self.parts:
+            self._send(action[part], part)
+        self._clear()
+        for part in self.parts:
+            self._receive(part)
+
+    def send(self, action: np.ndarray, part: slice) -> None:
+        self._send(self._checked(action, part), part)
+
+    def receive(self, part: slice) -> None:
+        self._clear()
+        self._receive(part)
+
+    def _checked(self, action: np.ndarray, part: slice) -> np.ndarray:
+        action, n = np.asarray(action), part.stop - part.start
         if action.dtype.kind not in "iu":
             raise TypeError(f"actions must be integers, got dtype {action.dtype}")
-        if action.shape != (self.num_envs,):
-            raise ValueError(f"actions must have shape ({self.num_envs},), one per row, got {action.shape}")
-        for i, a in enumerate(action.tolist()):
-            if a not in self._battles[i].legal:
+        if action.shape != (n,):
+            raise ValueError(f"actions must have shape ({n},), one per row, got {action.shape}")
+        for i, a in enumerate(action.tolist(), part.start):
+            if a not in self._battles[i].legal and i not in self._resting:
                 raise IllegalActionError(
                     f"{self.game.name}, env row {i}: action {a} is illegal for player {self.player[i]}, "
                     f"legal actions {self._battles[i].legal}"
                 )
+        return action
+
+    def _awake(self, part: slice) -> list[int]:
+        return [i for i in range(part.start, part.stop) if i not in self._resting]
+
+    def rest(self, rows: np.ndarray) -> None:
+        for i in set(rows.tolist()) - self._resting:
+            self._resting.add(i)
+            self._battles[i].host.drop([self._battles[i].key])
+
+    def _clear(self) -> None:
         self.rewards[:], self.done[:], self.truncated[:] = 0.0, False, False
-        for battle, a in zip(self._battles, action.tolist()):
-            battle.take(a)
-        rows = list(range(self.num_envs))
-        ended = [i for i, winner in self._go_on(self._battles) if self._ends(i, winner)]
+
+    def _send(self, action: np.ndarray, part: slice) -> None:
+        rows = self._awake(part)
+        for i in rows:
+            self._battles[i].take(int(action[i - part.start]))
+        self._flights[part.start] = self._set_out([self._battles[i] for i in rows])
+
+    def _receive(self, part: slice) -> None:
+        rows = self._awake(part)
+        over = self._arrive([self._battles[i] for i in rows], self._flights.pop(part.start))
+        ended = [rows[place] for place, winner in over if self._ends(rows[place], winner)]
         if self.truncate_after is not None:
             for i in rows:
                 if not self.done[i] and len(self._battles[i].moves) >= self.truncate_after:
@@ -263,6 +205,8 @@ class ShowdownEnv(Env):
             ValueError: it is of another version, format, pool of teams or number of rows. Nothing has changed.
             SavedGamesError: it does not follow from the rules; likewise.
         """
+        if self._resting:
+            raise ValueError("rows of this env are at rest: load into a new one")
         if not isinstance(state, dict) or not isinstance(state.get("game"), str):
             raise SavedGamesError("saved env state: does not say which game it is of")
         if state["game"] != self._name:
@@ -331,12 +275,15 @@ class ShowdownEnv(Env):
         return tuple(int(draw64(self.chance_streams, i)) % len(self._teams) for _ in range(2))
 
     def _battle(self, i: int, seeds: tuple[int, int, int], teams: tuple[int, int]) -> Battle:
-        host = self.hosts[i % len(self.hosts)]
+        part = len(self.parts) - 1 if i >= self.parts[-1].start else 0
+        hosts = self.hosts[part :: len(self.parts)] or self.hosts  # of its half, where there are enough
+        host = hosts[i % len(hosts)]
         return Battle(host, host.new_key(), seeds, teams)
 
     def _keep_keys(self) -> None:
+        awake = [battle for i, battle in enumerate(self._battles) if i not in self._resting]
         for host, keys in zip(self.hosts, self._keys):
-            keys[:] = [battle.key for battle in self._battles if battle.host is host]
+            keys[:] = [battle.key for battle in awake if battle.host is host]
 
     def _open(self, battles: list[Battle]) -> None:
         """Open new battles up to their first decision."""
@@ -345,38 +292,52 @@ class ShowdownEnv(Env):
             which = None if self._teams is None else battle.teams
             return [battle.key, [f"{seed:016x}" for seed in battle.seeds], which, []]
 
-        for battle, answer in self._ask("open", battles, told):
+        for battle, answer in self._answers(self._ask("open", battles, told)):
             battle.take_in(answer)
         if over := self._go_on(battles):
             raise NoDecisionError(f"showdown: battle {over[0][0]} ended before anybody decided")
 
     def _go_on(self, battles: list[Battle]) -> list[tuple[int, int]]:
-        """Ask the simulator until each battle is at a decision or over: (place in the list, winner) of those over.
+        return self._arrive(battles, self._set_out(battles))
+
+    def _set_out(self, battles: list[Battle]) -> list[Flight]:
+        """Ask the simulator about those where nobody is to decide."""
+        due = [battle for battle in battles if not battle.look()]
+        return self._ask("choose", due, lambda battle: [battle.key, *battle.choices()])
+
+    def _arrive(self, battles: list[Battle], flights: list[Flight]) -> list[tuple[int, int]]:
+        """Wait until each battle is at a decision or over: (place in the list, winner) of those over.
 
         Winner is 1 for player 0, -1 for player 1, 0 for nobody.
         """
         over, places = [], {id(battle): i for i, battle in enumerate(battles)}
-        due = [battle for battle in battles if not battle.look()]
-        while due:
-            answers = self._ask("choose", due, lambda battle: [battle.key, *battle.choices()])
-            due = []
-            for battle, answer in answers:
+        while flights:
+            on = []
+            for battle, answer in self._answers(flights):
                 self.asked_again += sum(answer[3])
+                if len(answer) > 4:
+                    self._lose(battle, answer[4])
                 if answer[0] is not None:
                     over.append((places[id(battle)], answer[0]))
                     continue
                 battle.take_in(answer)
-                if not battle.look():
-                    due.append(battle)
+                on.append(battle)
+            flights = self._set_out(on)
         return over
 
-    def _ask(self, op: str, battles: list[Battle], told) -> list[tuple[Battle, list]]:
-        """The answers to one question to all hosts at once, battle by battle."""
+    def _ask(self, op: str, battles: list[Battle], told: Callable[[Battle], list]) -> list[Flight]:
+        """One question to all hosts at once, battle by battle."""
         parts = [(host, [battle for battle in battles if battle.host is host]) for host in self.hosts]
-        parts = [(host, mine) for host, mine in parts if mine]
-        for host, mine in parts:
-            host.send({"op": op, "battles": [told(battle) for battle in mine]})
-        return [pair for host, mine in parts for pair in zip(mine, host.receive())]
+        return [(host, host.send({"op": op, "battles": list(map(told, mine))}), mine) for host, mine in parts if mine]
+
+    def _answers(self, flights: list[Flight]) -> list[tuple[Battle, list]]:
+        return [pair for host, ticket, mine in flights for pair in zip(mine, host.receive(ticket))]
+
+    def _lose(self, battle: Battle, why: str) -> None:
+        self.battles_lost += 1
+        seeds = ", ".join(f"{seed:016x}" for seed in battle.seeds)
+        teams = "" if self._teams is None else f", teams {battle.teams[0]} and {battle.teams[1]}"
+        warnings.warn(f"showdown: the battle of seeds {seeds}{teams} is lost, and a draw: {why}", stacklevel=2)
 
     def _ends(self, i: int, winner: int) -> bool:
         self.rewards[i] = winner, -winner
@@ -396,6 +357,9 @@ class ShowdownEnv(Env):
         return np.stack([self._battles[i].observe(p) for p in (0, 1)])
 
 
-def _drop(hosts: list[Host], keys: list[list[int]]) -> None:
+def _drop(hosts: list[Host], keys: list[list[int]], flights: dict[int, list[Flight]]) -> None:
     for host, of in zip(hosts, keys):
         host.drop(of)
+    for each in flights.values():
+        for host, ticket, _ in each:
+            host.forget([ticket])

@@ -53,7 +53,10 @@ function open([key, seeds, which]) {
   return one;
 }
 
-/** [who won, what each side may choose, what each has been told of, which were asked again] of a battle. */
+/**
+ * [who won, what each side may choose, what each has been told of, which were asked again] of a battle; of one in which
+ * the simulator broke down also its words, and nobody has won.
+ */
 function report(key, one, again = [false, false]) {
   const {battle, watchers} = one, log = battle.log.slice(one.seen).join('\n');
   one.seen = battle.log.length;
@@ -81,11 +84,31 @@ function choose([key, ...chosen]) {
     one.told[side] = '';
     if (one.battle.choose(side, chosen[i])) return;
     if (!one.told[side].startsWith('[Unavailable choice]')) {
-      throw new Error(`the simulator refused ${side}'s choice '${chosen[i]}': ${one.told[side]}`);
+      throw new Refused(`the simulator refused ${side}'s choice '${chosen[i]}': ${one.told[side]}`);
     }
     again[i] = true;
   });
   return report(key, one, again);
+}
+
+class Refused extends Error {}
+
+function chooseOrLose([key, ...chosen]) {
+  try {
+    return choose([key, ...chosen]);
+  } catch (error) {
+    if (error instanceof Refused) throw error;
+    drop([key]);
+    return [0, null, null, [false, false], `the simulator broke down: ${String(error.message || error).split('\n')[0]}`];
+  }
+}
+
+/** With any question: battles that nobody needs any more. */
+function drop(keys) {
+  for (const key of keys) {
+    battles.get(key)?.battle.destroy();
+    battles.delete(key);
+  }
 }
 
 const OPS = {
@@ -109,13 +132,13 @@ const OPS = {
       return now;
     });
   },
-  choose(message) { return message.battles.map(choose); },
-  drop(message) {
-    for (const key of message.keys) {
-      battles.get(key)?.battle.destroy();
-      battles.delete(key);
-    }
-    return null;
+  choose(message) { return message.battles.map(chooseOrLose); },
+  /** What may be chosen, and what has been told, by all lines and the last request that a server has sent a side. */
+  see({side, lines, request}) {
+    const watcher = new Watcher(side, numbers);
+    for (const line of lines) watcher.tell(line);
+    watcher.request = request;
+    return [choices(request), Buffer.from(watcher.observe().buffer).toString('base64')];
   },
   /** Of each team in Showdown's text form: packed, and the validator's words, null for none. */
   validate(message) {
@@ -162,6 +185,7 @@ require('readline').createInterface({input: process.stdin}).on('line', line => {
   let answer;
   try {
     const message = JSON.parse(line);
+    drop(message.drop || []);
     answer = {ok: OPS[message.op](message)};
   } catch (error) {
     answer = {error: String(error.message || error).split('\n')[0]};

@@ -2,8 +2,9 @@
 
 A host answers one line of JSON with another, and keeps nothing that is not told in `Host.battles`, too: how each
 battle was opened and what was chosen in it since. So a host that was killed or says nothing for too long is replaced by
-a new one, which plays its battles again up to where they stood; the simulator does the same from the same seed. A host
-that cannot be replaced ends the run in one line.
+a new one, which plays its battles again up to where they stood; the simulator does the same from the same seed. If the
+same question ends the new one, too, it is asked battle by battle, and the battle that it was is lost. A host that
+cannot be replaced ends the run in one line.
 """
 
 import itertools
@@ -14,9 +15,10 @@ import select
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 import weakref
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,6 +29,7 @@ NODE = 18  # the oldest that is known to do
 FOLDER = "~/.lit_rl/showdown"
 SIZES = ("species", "moves", "items", "abilities", "types")
 REPLACED = 3  # times in a row, for one question
+ONE_BY_ONE = 2  # so many have failed: find out which battle it is
 PATIENCE, PATIENCE_PER_BATTLE = 60.0, 1.0  # seconds for an answer
 MANY = ("battles", "seeds")  # what a question may have many of; a team costs less than a battle
 START_PATIENCE = 120.0  # of a new process, each question
@@ -96,8 +99,12 @@ class Host:
     def __init__(self, format: str | None = None, teams: tuple[str, ...] | None = None):
         self.battles: dict[int, tuple[tuple[str, str, str], tuple[int, int] | None, list[tuple[str, str]]]] = {}
         self.replaced, self._format, self._teams = 0, format, teams
-        self._keys, self._dropped = itertools.count(), []
-        self._asked: dict | None = None
+        self._keys, self._tickets = itertools.count(), itertools.count()
+        self._dropped: list[int] = []  # keys
+        self._asked: dict[int, dict] = {}  # ticket -> question, unanswered; in their order
+        self._answers: dict[int, tuple[str, dict]] = {}  # ticket -> op and answer, not yet received
+        self._unwanted: set[int] = set()  # tickets
+        self._silent = False  # it takes no question
         self._command = [node_program(), str(Path(__file__).with_name("host.js")), str(package_folder())]
         self._process: subprocess.Popen | None = None
         self._begin()
@@ -109,55 +116,95 @@ class Host:
         """Forget these battles, by the way of the next question; may be called at any time, by a finalizer, too."""
         self._dropped += keys
 
+    def forget(self, tickets: list[int]) -> None:
+        """Nobody will receive these answers; may be called at any time, too."""
+        self._unwanted |= set(tickets)
+
     def ask(self, message: dict) -> Any:
         """The answer to `message`."""
-        self.send(message)
-        return self.receive()
+        return self.receive(self.send(message))
 
-    def send(self, message: dict) -> None:
-        """Ask without waiting, so that several hosts work at once; `receive` is to follow."""
+    def send(self, message: dict) -> int:
+        """Ask without waiting, so that several hosts work at once; with the ticket `receive` fetches the answer."""
         if self._dropped:
             keys, self._dropped = self._dropped, []
             for key in keys:
                 self.battles.pop(key, None)
-            self.ask({"op": "drop", "keys": keys})
-        self._asked = message
-        try:
-            self._write(message)
-        except (OSError, TimeoutError):
-            self._silent = True  # found out again by `receive`, which mends it
-        else:
-            self._silent = False
+            message = message | {"drop": keys}
+        ticket = next(self._tickets)
+        self._asked[ticket] = message
+        if not self._silent:
+            try:
+                self._write(message)
+            except (OSError, TimeoutError):
+                self._silent = True  # found out again by `receive`, which mends it
+        return ticket
 
-    def receive(self) -> Any:
-        """The answer to the last message sent; a host that has died or hangs is replaced first.
+    def receive(self, ticket: int) -> Any:
+        """The answer to the message of that ticket; a host that has died or hangs is replaced first.
 
         Raises:
             ValueError: the format or a team cannot be had. HostError: see there.
         """
-        message, self._asked = self._asked, None
-        for left in range(REPLACED, -1, -1):
+        failures = 0
+        while ticket not in self._answers:
+            oldest, message = next(iter(self._asked.items()))
             try:
                 if self._silent:
                     raise OSError("it takes no question")
-                answer = self._read(self._limit(message))
-                break
+                if failures == ONE_BY_ONE and message["op"] == "choose":
+                    answer = self._one_by_one(message)
+                    self._write_all(list(self._asked.values())[1:])
+                else:
+                    answer = self._read(self._limit(message))
+                    self._note(message, answer)
             except (OSError, TimeoutError) as error:
+                failures += 1
                 why = f"{error}{self._last_words()}"
-                if left == 0:
+                if failures > REPLACED:
                     raise HostError(
                         f"showdown: a host was replaced {REPLACED} times and failed again on '{message['op']}' "
                         f"({why}); try a smaller data.num_envs, or look for memory"
                     ) from None
-                self.replaced += 1
-                self._silent = False
-                try:
-                    self._begin()
-                    self._restore()
-                    self._write(message)
-                except (OSError, TimeoutError):
-                    self._silent = True
-        return self._noted(message, answer)
+                self._replace(again=failures != ONE_BY_ONE or message["op"] != "choose")
+                continue
+            failures = 0
+            del self._asked[oldest]
+            if oldest in self._unwanted:
+                self._unwanted.remove(oldest)
+            else:
+                self._answers[oldest] = message["op"], answer
+        op, answer = self._answers.pop(ticket)
+        if "error" in answer:
+            raise (HostError if op in ("open", "choose") else ValueError)(f"showdown: {answer['error']}")
+        return answer["ok"]
+
+    def _replace(self, again: bool = True) -> None:
+        """A new process with the battles as they stood; again: asked once more all that is unanswered."""
+        self.replaced += 1
+        self._silent = False
+        try:
+            self._begin()
+            self._restore()
+            if again:
+                self._write_all(self._asked.values())
+        except (OSError, TimeoutError):
+            self._silent = True
+
+    def _one_by_one(self, message: dict) -> dict:
+        """The answer to 'choose', each battle asked about alone: those that end the process are lost."""
+        found = []
+        for battle in message["battles"]:
+            try:
+                found += self._own({"op": "choose", "battles": [battle]})
+                self._note({"op": "choose", "battles": [battle]}, {"ok": found[-1:]})
+            except (OSError, TimeoutError) as error:
+                found.append([0, None, None, [False, False], f"it ends the simulator ({error}{self._last_words()})"])
+                self.battles.pop(battle[0], None)
+                self._replace(again=False)
+                if self._silent:
+                    raise OSError("it takes no question") from None
+        return {"ok": found}
 
     def close(self) -> None:
         """End the process; closing its input would do, and so does the end of this object or of Python."""
@@ -177,7 +224,7 @@ class Host:
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, start_new_session=True
         )
         self._end = weakref.finalize(self, _end, self._process, self._errors, os.getpid())
-        self._rest, self._silent = b"", False
+        self._said, self._silent = [b""], False
         os.set_blocking(self._process.stdin.fileno(), False)
         hello = self._own({"op": "hello"})
         if wrong := [f"{name} {hello['sizes'][name]}" for name in SIZES if hello["sizes"][name] != LAYOUT[name]]:
@@ -201,43 +248,58 @@ class Host:
         if self.battles:
             self._own({"op": "open", "battles": [[key, *of] for key, of in self.battles.items()]})
 
-    def _noted(self, message: dict, answer: dict) -> Any:
-        """What the answer says; the battles that go on are written down."""
+    def _note(self, message: dict, answer: dict) -> None:
+        """Write down how the battles go on."""
         if "error" in answer:
-            kind = HostError if message["op"] in ("open", "choose") else ValueError
-            raise kind(f"showdown: {answer['error']}")
+            return
         if message["op"] == "open":
             for key, seeds, which, made in message["battles"]:
                 self.battles[key] = (seeds, which, list(made))
         if message["op"] == "choose":
             for (key, *chosen), (winner, *_) in zip(message["battles"], answer["ok"]):
-                if winner is None:
+                if winner is not None:
+                    self.battles.pop(key, None)
+                elif key in self.battles:  # or it was dropped since
                     self.battles[key][2].append(tuple(chosen))
-                else:
-                    del self.battles[key]
-        return answer["ok"]
+
+    def _patience(self) -> float:
+        """Seconds for all that is unanswered."""
+        return sum(map(self._limit, self._asked.values()), PATIENCE)
 
     def _limit(self, message: dict) -> float:
         return PATIENCE + PATIENCE_PER_BATTLE * sum(len(message.get(many, ())) for many in MANY)
 
+    def _write_all(self, messages: Iterable[dict]) -> None:
+        for message in messages:
+            self._write(message)
+
     def _write(self, message: dict) -> None:
-        data, end = memoryview(json.dumps(message).encode() + b"\n"), time.monotonic() + PATIENCE
-        pipe = self._process.stdin.fileno()
+        """Put a question into the pipe; answers are taken out meanwhile, or a host that cannot say one takes none."""
+        data, end = memoryview(json.dumps(message).encode() + b"\n"), time.monotonic() + self._patience()
+        to, answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         while data:
-            if not select.select([], [pipe], [], max(end - time.monotonic(), 0))[1]:
-                raise TimeoutError(f"it took no question for {PATIENCE:.0f} s")
-            data = data[os.write(pipe, data) :]
+            said, takes, _ = select.select([answers], [to], [], max(end - time.monotonic(), 0))
+            if takes:
+                data = data[os.write(to, data) :]
+            elif said:
+                self._take()
+            else:
+                raise TimeoutError("it took no question for too long")
 
     def _read(self, limit: float) -> dict:
-        pipe, parts, end = self._process.stdout.fileno(), [self._rest], time.monotonic() + limit
-        while b"\n" not in parts[-1]:
-            if not select.select([pipe], [], [], max(end - time.monotonic(), 0))[0]:
+        end = time.monotonic() + limit
+        while b"\n" not in self._said[-1]:
+            if not select.select([self._process.stdout], [], [], max(end - time.monotonic(), 0))[0]:
                 raise TimeoutError(f"it gave no answer for {limit:.0f} s")
-            parts.append(os.read(pipe, 1 << 20))
-            if not parts[-1]:
-                raise OSError("it has ended")
-        line, _, self._rest = b"".join(parts).partition(b"\n")
+            self._take()
+        line, _, rest = b"".join(self._said).partition(b"\n")
+        self._said = [rest]
         return json.loads(line)
+
+    def _take(self) -> None:
+        self._said.append(os.read(self._process.stdout.fileno(), 1 << 20))
+        if not self._said[-1]:
+            raise OSError("it has ended")
 
     def _last_words(self) -> str:
         if self._process is None:
@@ -255,11 +317,16 @@ def _end(process: subprocess.Popen, errors: IO[bytes], owner: int) -> None:
         process.wait()
 
 
+_of_this_thread = threading.local()
+
+
 def shared_hosts(format: str, teams: tuple[str, ...] | None, num_hosts: int) -> list[Host]:
-    """Hosts that all envs of this process with the same format and teams share: starting one takes a second."""
-    return _shared(format, teams, num_hosts, os.getpid())
+    """Hosts that all envs of this thread with the same format and teams share: starting one takes a second.
 
-
-@cache
-def _shared(format: str, teams: tuple[str, ...] | None, num_hosts: int, process: int) -> list[Host]:
-    return [Host(format, teams) for _ in range(num_hosts)]
+    They end with the thread. Policies may be measured in one beside training, and a pipe has room for one at a time.
+    """
+    hosts = vars(_of_this_thread).setdefault(os.getpid(), {})
+    which = (format, teams, num_hosts)
+    if which not in hosts:
+        hosts[which] = [Host(format, teams) for _ in range(num_hosts)]
+    return hosts[which]

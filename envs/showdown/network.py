@@ -3,6 +3,7 @@
 It knows torch and the observation. Each Pokémon is a vector out of its species, ability, item, tera type, moves and
 numbers; the two that stand in front on either side also get what is on their slot. Sides are summed up, own and foe
 apart, and the four in front stand beside, so that places in the team do not matter where the actions do not name them.
+What each own move is expected to do (`damage`) stands beside that, since it takes long to learn a type chart.
 """
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from envs.game import Interface, parts
 from envs.showdown import INTERFACE, LAYOUT, PASS, SIDE, SLOT
+from envs.showdown.damage import Damage
 
 MON = {name: i for i, name in enumerate(LAYOUT["mon"])}
 NUMBERS = [MON[name] for name in ("hp", "level", "atk", "def", "spa", "spd", "spe")]
@@ -46,8 +48,9 @@ class Embeddings(nn.Module):
         self.slot = nn.Linear(7 + half + 1 + 2 * quarter + (len(SLOT) - 11), width)
         self.around = nn.Linear(len(LAYOUT["field"]) + 2 * len(SIDE) + WEATHERS + TERRAINS, width)
         choices = 4 + 2 + 7 + 6 * 7 + PASS + 2
+        self.damage = Damage()
         self.fusion = nn.Sequential(
-            nn.Linear(13 * width + choices, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU()
+            nn.Linear(13 * width + choices + 2 * 4 * 3, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU()
         )
         self.register_buffer("scales", torch.tensor(SCALES), persistent=False)
 
@@ -58,17 +61,16 @@ class Embeddings(nn.Module):
         there = (mons[..., MON["species"]] > 0).unsqueeze(-1)
         slots = self.encode_slots(named["slots"])  # [N, 4, width]
         place = mons[..., MON["place"]]
-        front = []
-        for side in (0, 1):
-            for slot in (0, 1):
-                here = (place[:, side] == FIRST_PLACE + slot).unsqueeze(-1)
-                front.append((encoded[:, side] * here).sum(1) + slots[:, 2 * side + slot])
+        here = torch.stack([place == FIRST_PLACE, place == FIRST_PLACE + 1], 2)  # [N, 2, slot, 6]
+        front = (here.to(encoded.dtype) @ encoded).flatten(1, 2) + slots  # [N, 4, width]
+        damage = self.damage((mons.unsqueeze(2) * here.unsqueeze(-1)).amax(3).flatten(1, 2), named["slots"])
         sums = (encoded * there).sum(2).flatten(1) / 4  # [N, 2 width]
         own = encoded[:, 0] * there[:, 0]  # by their places, which actions name
         field, sides = named["field"].to(encoded.dtype), named["sides"].flatten(1).to(encoded.dtype)
         weather, terrain = one_hot(named["field"][:, 1], WEATHERS), one_hot(named["field"][:, 3], TERRAINS)
         around = self.around(torch.cat([field / 10, sides / 5, weather, terrain], 1).to(encoded.dtype))
-        all_ = [*front, sums, own.flatten(1), around, chosen(named["choice"]).to(encoded.dtype)]
+        choice = chosen(named["choice"]).to(encoded.dtype)
+        all_ = [front.flatten(1), sums, own.flatten(1), around, damage.flatten(1), choice]
         return self.fusion(torch.cat(all_, 1))
 
     def encode(self, mons: Tensor) -> Tensor:

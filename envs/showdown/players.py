@@ -1,7 +1,7 @@
-"""Scripted opponents for leagues and matches: `envs.showdown.players.MaxBasePower`, `envs.showdown.players.MaxDamage`.
+"""Scripted opponents for leagues and matches: `MaxBasePower`, `MaxDamage` and `Doubles` of `envs.showdown.players`.
 
-They see what any player sees, `table.obs` and `table.legal`, and the tables of `dex`. In previews, and where no move
-can be made, they take any legal action alike. The random opponent is `random`, as in every game.
+They see what any player sees, `table.obs` and `table.legal`, and the tables of `dex`. In previews they take any legal
+action alike; the first two also where no move can be made. The random opponent is `random`, as in every game.
 
 Letters: B rows of a table, n rows where the player is to move, A actions.
 """
@@ -9,7 +9,7 @@ Letters: B rows of a table, n rows where the player is to move, A actions.
 import numpy as np
 
 from envs.game import Interface, parts
-from envs.showdown import INTERFACE, LAYOUT, MOVE, SWITCH
+from envs.showdown import FORCED, INTERFACE, LAYOUT, MOVE, PASS, SWITCH
 from envs.showdown.dex import STATS, load_dex
 
 MON = {name: i for i, name in enumerate(LAYOUT["mon"])}
@@ -19,6 +19,20 @@ FOE_1 = LAYOUT["targets"].index(1)
 UNAIMED = LAYOUT["targets"].index(0)
 PHYSICAL = 1
 SPREAD, STAB, BURN = 0.75, 1.5, LAYOUT["mon"].index("status")
+STALLED = LAYOUT["slot"].index("stalled")  # it protected itself the turn before
+PROTECTING = (
+    "Protect",
+    "Detect",
+    "Spiky Shield",
+    "Baneful Bunker",
+    "King's Shield",
+    "Silk Trap",
+    "Burning Bulwark",
+    "Obstruct",
+)
+FINISH = 0.3  # of a Pokémon's HP: what it is worth that it goes down
+RISK = 0.5  # that a foe attacks the one that could protect itself
+ASSUMED_POWER = 80  # of a foe's moves that are not known, of its own types
 
 
 class MaxBasePower:
@@ -115,6 +129,89 @@ class MaxDamage(MaxBasePower):
         effect = self.dex.chart[kind, first] * self.dex.chart[kind, second]
         damage = ((2 * level / 5 + 2) * power * attack / max(defence, 1.0) / 50 + 2) * effect
         return min(damage / hp, mon[MON["hp"]] / 1000)
+
+
+class Doubles(MaxDamage):
+    """Thinks for both slots together, in shares of HP: what goes down counts more, the second slot reckons with what
+    the first one is going to do, one protects itself where both foes could put it down, and whoever comes in is to deal
+    more than it takes. It neither switches of its own will nor terastallises.
+
+    Of a foe's attacks it knows those it has seen; else it takes them for moves of the foe's types of power 80.
+    """
+
+    def __init__(self, game: Interface):
+        super().__init__(game)
+        self.protecting = {self.dex.names["moves"].index(name) + 1 for name in PROTECTING}
+
+    def scores(self, told: dict[str, np.ndarray], legal: np.ndarray) -> np.ndarray:
+        kind, slot = told["choice"][:2].tolist()
+        if kind == FORCED:
+            score = np.full(INTERFACE.num_actions, -1.0)
+            for action in np.flatnonzero(legal[SWITCH:PASS]).tolist():
+                score[SWITCH + action] = 10.0 + self.entrance(told, slot, told["own"][action])
+            return score
+        first = int(told["choice"][-1]) - 1
+        if kind == MOVE and slot == 1 and 0 <= first < SWITCH:
+            told = told | {"foe": self.afterwards(told, *divmod(first, 10))}
+        score = super().scores(told, legal)
+        if kind == MOVE and slot == 1 and 0 <= first < SWITCH and self.move(told, 0, first) in self.protecting:
+            for action in np.flatnonzero(legal[:SWITCH]).tolist():
+                if self.move(told, 1, action) in self.protecting:
+                    score[action] = min(score[action], 0.0)  # one of the two attacks
+        return score
+
+    def move(self, told: dict[str, np.ndarray], slot: int, action: int) -> int:
+        """The number of the move that an action of that slot is."""
+        return int(told["own"][slot][MOVE_1 + action // 10])
+
+    def worth(self, told: dict[str, np.ndarray], slot: int, user: np.ndarray, move: int, target: int) -> float:
+        if move not in self.protecting:
+            return super().worth(told, slot, user, move, target)
+        left = user[MON["hp"]] / 1000
+        danger = sum(self.threat(told, place, foe, slot, user) for place, foe in self.standing(told))
+        if told["slots"][slot][STALLED] or danger < left:
+            return 0.0
+        return RISK * (left + FINISH)
+
+    def afterwards(self, told: dict[str, np.ndarray], move: int, rest: int) -> np.ndarray:
+        """The foes as the first slot's move is expected to leave them."""
+        user, foes = told["own"][0], told["foe"].copy()
+        number, target = int(user[MOVE_1 + move]), rest % 5
+        spread = self.dex.moves[number][4]
+        for place, foe in self.standing(told):
+            if spread or target == FOE_1 + place:
+                alone = told | {"foe": np.array([foe])}
+                taken = super().worth(alone, 0, user, number, FOE_1 + place)
+                row = next(i for i in range(len(foes)) if foes[i][PLACE] == FIRST_PLACE + place)
+                foes[row][MON["hp"]] = max(foes[row][MON["hp"]] - int(1000 * taken), 0)
+        return foes
+
+    def taken(self, slot: np.ndarray, mon: np.ndarray, attack: float, power: float, physical: bool, kind: int) -> float:
+        share = super().taken(slot, mon, attack, power, physical, kind)
+        return share + FINISH if share >= mon[MON["hp"]] / 1000 else share
+
+    def threat(self, told: dict[str, np.ndarray], place: int, foe: np.ndarray, slot: int, mon: np.ndarray) -> float:
+        """The share of its full HP that a foe's best attack may take off an own Pokémon in that slot."""
+        base, level = self.dex.species[foe[SPECIES]][2:], max(int(foe[MON["level"]]), 1)
+        known = [self.dex.moves[move] for move in foe[MOVE_1 : MOVE_1 + 4].tolist() if move]
+        attacks = [(int(kind), power, [category == PHYSICAL]) for kind, power, category, *_ in known if power > 0]
+        attacks += [(kind, ASSUMED_POWER, [True, False]) for kind in self.types(foe) if kind]
+        most = 0.0
+        for kind, power, ways in attacks:
+            for physical in ways:
+                stat = STATS.index("atk" if physical else "spa")
+                attack = _stat(base[stat], level) * _boost(told["slots"][2 + place][0 if physical else 2])
+                stab = STAB if kind in self.types(foe) else 1.0
+                most = max(most, super().taken(told["slots"][slot], mon, attack, power * stab, physical, kind))
+        return most
+
+    def entrance(self, told: dict[str, np.ndarray], slot: int, mon: np.ndarray) -> float:
+        """What a Pokémon of the team deals to those in front, less what it may take of them."""
+        foes = self.standing(told)
+        deals = [super(Doubles, self).worth(told, slot, mon, move, FOE_1 + place)
+                 for move in mon[MOVE_1 : MOVE_1 + 4].tolist() for place, _ in foes]  # fmt: skip
+        takes = [self.threat(told, place, foe, slot, mon) for place, foe in foes]
+        return max(deals, default=0.0) - max(takes, default=0.0)
 
 
 def _boost(stage: int) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from envs.env import ALL_ROWS
 from envs.rng import derive_key, make_streams, uniform
 from envs.vector_env import VectorEnv
 from lit_rl.armac.mixed_policy import MixedPolicy
@@ -81,7 +82,7 @@ class PastPolicies:
     def learner_moves(self, env: VectorEnv) -> np.ndarray:
         return self._learner[np.arange(env.num_envs), env.player]
 
-    def act(self, env: VectorEnv, probs: np.ndarray) -> None:
+    def act(self, env: VectorEnv, probs: np.ndarray, part: slice = ALL_ROWS) -> None:
         others = ~self.learner_moves(env)
         probs[others] = self.probs(env)[torch.from_numpy(others)].numpy()
 

@@ -108,6 +108,7 @@ def match_players(make_env: MakeEnv, first: Player, second: Player, num_games: i
             probs[~playing] = env.legal[~playing]  # their games are over; what they go on with does not count
             env.step(env.sample(probs))
             earned += env.rewards * playing[:, None]
+            env.rest(np.flatnonzero(playing & env.done))
             playing &= ~env.done
         returns = earned @ in_team / in_team.sum(0)  # [rows, S]
         own = returns[np.arange(rows), seat]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from envs.env import Env
+from envs.env import ALL_ROWS, Env
 from envs.game import Interface
 from lit_rl.league.league import League, Member, Result, how_it_plays
 from lit_rl.league.matchmaking import Matchmaker, Pool, draw_shares
@@ -124,8 +124,8 @@ class Opposition:
     def learner_moves(self, env: Env) -> np.ndarray:
         return self.seating.learner_moves(env)
 
-    def act(self, env: Env, probs: np.ndarray) -> None:
-        self.seating.act(env, probs)
+    def act(self, env: Env, probs: np.ndarray, part: slice = ALL_ROWS) -> None:
+        self.seating.act(env, probs, part)
 
     def extras(self, env: Env) -> dict[str, Tensor]:
         return self.seating.extras(env)

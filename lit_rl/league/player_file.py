@@ -251,12 +251,13 @@ def load_network(path: Path, game: Interface, sha256: str | None = None, make=No
         state, network = content["state_dict"], content["network"]
     except Exception as error:
         raise ArtefactError(f"player file {path}: is none ({first_line(error)})") from error
-    if whose != (game.name, game.version, interface_of(game)):
-        there = [cut(x) for x in whose]
-        raise ArtefactError(
-            f"player file {path}: is of {there[0]} (rules {there[1]}, interface {there[2]}), "
-            f"not of {game.name} (rules {game.version}, interface {interface_of(game)})"
-        )
+    here = (game.name, game.version, interface_of(game))
+    if whose != here:
+        name, version, interface = (cut(x) for x in whose)
+        there, ours = f"{name} (rules {version}", f"{game.name} (rules {game.version}"
+        if whose[:2] == here[:2]:
+            there, ours = f"{there}, interface {interface}", f"{ours}, interface {here[2]}"
+        raise ArtefactError(f"player file {path}: is of {there}), not of {ours})")
     check_tensors(state, path.stat().st_size, f"player file {path}")
     if network is None and make is None:
         raise ArtefactError(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from envs.env import Env
+from envs.env import ALL_ROWS, Env
 from envs.rng import make_streams, uniform
 from envs.vector_env import kernel
 from lit_rl.league.players import Player
@@ -118,13 +118,13 @@ class Seating:
         """[B] int16: number of the member whose player is to move."""
         return self.table[self._rows, self.team[env.player]]
 
-    def act(self, env: Env, probs: np.ndarray) -> None:
-        """Write into `probs` [B, A] what the members to move do, each asked once for all of its rows."""
-        who = self._movers(env)
+    def act(self, env: Env, probs: np.ndarray, part: slice = ALL_ROWS) -> None:
+        """Write into `probs` [B, A] what the members to move in `part` do, each asked once for all of its rows."""
+        who = self._movers(env)[part]
         order = np.argsort(who, kind="stable")
         first = np.searchsorted(who[order], np.arange(len(self.names) + 1))
         for number in np.flatnonzero(np.diff(first)):
-            rows = order[first[number] : first[number + 1]]
+            rows = self._rows[part][order[first[number] : first[number + 1]]]
             self.players[number].act(env, rows, probs)
 
     def extras(self, env: Env) -> dict[str, torch.Tensor]:

@@ -36,6 +36,10 @@ def one_line(message: str, given: Sequence[tuple[str, str]] = ()) -> str:
     Values are cut after `LONGEST` characters.
     """
     reason, name = _reason(_middle_out(message))
+    for option, value in given:  # jsonargparse 4.53 hands null within a group of settings on as the word None
+        group, _, field = option.rpartition(".")
+        if value in ("null", "~") and field == name and group.count(".") and "None" in reason:
+            return f"--{option} {value}: does not reach a group of settings so; use --{group} '{{{field}: null}}'"
     by_option = any(option.split(".")[-1] == name for option, _ in given)
     where = "" if by_option else line_of(name, [value for option, value in given if option == "config"])
     return _cut(f"{where}: {reason}" if where else reason)

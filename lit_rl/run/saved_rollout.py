@@ -2,8 +2,9 @@
 
 Dtypes, shapes and ranges of all tensors are checked first. Where the rules are known (`VectorEnv`), every game that
 begins in the rollout is then played again from its stream and its actions: who moves, what is legal, what is seen, what
-is earned and when a game ends must be what the rollout says, and the unfinished games must be those of the env. What
-the rules do not tell (values, log-probs, memories) is held to its range only. Letters as in `lit_rl.rollout`.
+is earned and when a game ends must be what the rollout says, and the unfinished games must be those of the env. A
+memory must be empty where a seat has not decided yet. What the rules do not tell (values, log-probs, other memories) is
+held to its range only. Letters as in `lit_rl.rollout`.
 """
 
 from dataclasses import fields
@@ -97,6 +98,8 @@ def _check_consistency(rollout: Rollout, collecting: Collecting, everybody_learn
     byte = rollout.legal_bits.gather(2, (action >> 3).unsqueeze(2)).squeeze(2).long()
     need(bool((byte >> (action & 7) & 1).all()), "rollout.action is not legal by rollout.legal_bits")
     need(not everybody_learns or bool(rollout.learner.all()), "rollout.learner leaves out decisions of the learner's")
+    over = rollout.done[-1:].flatten().nonzero().squeeze(1)
+    need(not bool(rollout.last_state[over].any()), "rollout.last_state is not 0 where a game has just ended")
     known = bool(rollout.last_known.any())
     need(not bool(rollout.last_value[~rollout.last_known].any()), "rollout.last_value is not 0 where it is not known")
     need(known == (collecting.cut_games != "carry"), "rollout.last_known does not fit credit.cut_games")
@@ -132,12 +135,16 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
     at = np.minimum(first[:, None] + np.arange(longest), b * t - 1)
     moves = rows["action"][at]
     games = Games(env, rows["game_stream"][first].view(np.uint64), lengths, moves)
+    undecided = np.ones((len(first), env.game.num_players), np.bool_)
     first, now = first[games.rows], games.buffers
     bits = np.unpackbits(rows["legal_bits"], axis=1, count=env.game.num_actions, bitorder="little").view(np.bool_)
     for i in range(games.longest):
         n = games.going_on(i)
-        here = first[:n] + i
+        here, player = first[:n] + i, now.player[:n].astype(np.int64)
         _need_same(rows["player"][here], now.player[:n], "player")
+        new = undecided[np.arange(n), player]
+        need(not rows["state"][here][new].any(), "rollout.state is not 0 where a seat first decides in a game")
+        undecided[np.arange(n), player] = False
         _need_same(bits[here], now.legal[:n], "legal_bits")
         _need_same(rows["obs"][here], now.obs[:n], "obs")
         _need_same(rows["history"][here], now.history[:n], "history")

@@ -35,15 +35,15 @@ def returns_of(envs, num_steps):
     return returns
 
 
-def test_check_env(any_game):
+def test_check_env(every_game):
     from gymnasium.utils.env_checker import check_env
 
-    if any_game.num_teams < 2:
+    if every_game.num_teams < 2:
         pytest.skip("nobody to play against")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", message=".*(infinity|render modes|type casting|precision lowered).*")
-        check_env(SeatEnv(any_game, illegal="lose"))
+        check_env(SeatEnv(every_game, illegal="lose"))
 
 
 def test_vector_conventions(any_game):

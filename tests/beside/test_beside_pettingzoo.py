@@ -37,16 +37,16 @@ def strict():
         yield
 
 
-def test_api(any_game, strict):
+def test_api(every_game, strict):
     from pettingzoo.test import api_test
 
-    api_test(GameAEC(any_game), num_cycles=100)
+    api_test(GameAEC(every_game), num_cycles=100)
 
 
-def test_seed(any_game, strict):
+def test_seed(every_game, strict):
     from pettingzoo.test import seed_test
 
-    seed_test(lambda: GameAEC(any_game), num_cycles=100)
+    seed_test(lambda: GameAEC(every_game), num_cycles=100)
 
 
 def play(env, rng):

@@ -42,3 +42,24 @@ OPS.numbers = () => {
   for (const kind of ['species', 'moves', 'items', 'abilities', 'types']) found[kind] = Object.fromEntries(numbers[kind]);
   return found;
 };
+
+/** SHOWDOWN_POISON='throw <seed>': from the second turn on that battle breaks down; or it ends the process, or hangs. */
+const [how, seed] = (process.env.SHOWDOWN_POISON || ' ').split(' ');
+const {choose} = OPS;
+OPS.choose = message => {
+  for (const [key] of message.battles) {
+    const {battle} = battles.get(key);
+    if (!how || battle.turn < 2 || !String(battle.prngSeed).includes(seed)) continue;
+    if (how === 'exit') process.exit(1);
+    while (how === 'hang');
+    battle.choose = () => { throw new Error('a fault of its own'); };
+  }
+  return choose(message);
+};
+
+/** Battles that are kept, and bytes of the heap that are in use. */
+OPS.kept = () => {
+  require('v8').setFlagsFromString('--expose_gc');
+  require('vm').runInNewContext('gc')();
+  return [battles.size, process.memoryUsage().heapUsed];
+};

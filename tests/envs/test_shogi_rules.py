@@ -118,6 +118,18 @@ def test_one_quiet_move_among_the_checks_makes_it_a_draw():
     assert state["end"] == rules.RUNNING and state["repeats"] == 2
 
 
+def test_where_both_gave_check_with_every_move_it_is_a_draw():
+    """No such position is known, so the answers to a real perpetual check are counted as if they were checks, too."""
+    plies = 12  # since the position stood there first; the last move is not counted yet
+    state = played("k8/9/9/9/9/9/9/9/1R6K b - 1", ["8i9i", "9a8a", "9i8i", "8a9a"] * 3)
+    state["in_check"] = True
+    for answers, end, winner in ((4, rules.PERPETUAL, 1), (5, rules.REPETITION, rules.NOBODY)):
+        copy = np.array([state])[0]
+        copy["checks"][1], copy["end"], copy["winner"] = answers, rules.RUNNING, rules.NOBODY
+        rules._repeated(copy, plies)
+        assert (copy["end"], copy["winner"]) == (end, winner)
+
+
 DECLARING = [  # sfen, whether the player to move wins by declaring
     ("+R+B+B+R1GGSS/1K1PPP3/9/9/9/9/9/9/8k b - 1", False),
     ("+R+B+B+RG3K/PPPPP4/9/9/9/9/9/9/7k1 b P 1", False),

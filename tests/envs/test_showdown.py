@@ -1,11 +1,13 @@
 """The env of Pokémon Showdown against the simulator itself; skipped where Node or the package is absent."""
 
+import gc
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from envs.env import IllegalActionError, SavedGamesError
 from envs.game import load_interface, parts
 from envs.showdown import FORCED, INTERFACE, LAYOUT, PASS, PREVIEW, SWITCH, VERSION, VGC
 from envs.showdown import host as hosting
-from envs.showdown.env import ShowdownEnv, choice_text, legal_actions
+from envs.showdown.battle import choice_text, legal_actions
+from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host, HostError, ShowdownMissingError, node_program, package_folder
 
 
@@ -174,6 +177,61 @@ def test_the_same_seed_is_the_same_bytes_for_any_number_of_hosts():
 
 
 @needs_showdown
+@pytest.mark.parametrize("num_hosts", [1, 2])
+def test_one_half_decides_while_the_other_is_simulated_and_no_byte_changes(num_hosts):
+    env, twin = ShowdownEnv(5, seed=3, num_hosts=num_hosts), ShowdownEnv(5, seed=3)
+    assert env.parts == (slice(0, 3), slice(3, 5))
+    assert {id(b.host) for b in env._battles[:3]} & {id(b.host) for b in env._battles[3:]} == (
+        set() if num_hosts == 2 else {id(env.hosts[0])}
+    )
+    first, second = env.parts
+    for _ in range(60):
+        action = env.sample(env.legal.astype(np.float32))
+        twin.step(action)
+        env.send(action[first], first)
+        env.send(action[second], second)
+        env.receive(first)
+        assert not env.done[second].any() and not env.rewards[second].any()
+        done = env.done.copy()
+        env.receive(second)
+        done |= env.done
+        for name in ("obs", "legal", "player", "num_decisions", "chance_streams"):
+            assert getattr(env, name).tobytes() == getattr(twin, name).tobytes()
+        assert (done == twin.done).all()
+
+
+@needs_showdown
+def test_an_env_that_ends_in_the_midst_of_a_step_leaves_its_hosts_to_others():
+    broken, twin = ShowdownEnv(4, seed=11), ShowdownEnv(4, seed=12)
+    host = broken.hosts[0]
+    play(broken, 7)
+    broken.send(broken.legal[:2].argmax(1), broken.parts[0])
+    assert host._asked
+    keys = [battle.key for battle in broken._battles]
+    del broken
+    gc.collect()
+    play(twin, 16)
+    assert not host._asked and not host._answers and not host._unwanted
+    assert not host.battles.keys() & set(keys)
+
+
+@needs_showdown
+def test_a_host_that_dies_with_two_questions_open_answers_both():
+    env, twin = ShowdownEnv(6, seed=21), ShowdownEnv(6, seed=21)
+    host = env.hosts[0]
+    for step in range(8):
+        action = env.sample(env.legal.astype(np.float32))
+        for part in env.parts:
+            env.send(action[part], part)
+        if step % 4 == 3:
+            os.kill(host.pid, signal.SIGKILL)
+        for part in env.parts:
+            env.receive(part)
+        twin.step(action)
+        assert env.obs.tobytes() == twin.obs.tobytes()
+
+
+@needs_showdown
 def test_a_saved_env_goes_on_as_it_would_have(env):
     play(env, 30)
     state, other = env.state_dict(), ShowdownEnv(4, seed=99)
@@ -225,6 +283,89 @@ def test_a_host_that_is_killed_or_hangs_is_replaced_and_its_battles_go_on(monkey
 
 
 @needs_showdown
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("throw", "the simulator broke down: a fault of its own"),
+        ("exit", r"it ends the simulator \(it has ended\)"),
+        ("hang", r"it ends the simulator \(it gave no answer for \d+ s\)"),
+    ],
+)
+def test_a_battle_that_ends_the_simulator_is_lost_by_name_and_the_others_go_on(monkeypatch, how, words):
+    for name in ("PATIENCE", "START_PATIENCE", "PATIENCE_PER_BATTLE"):
+        monkeypatch.setattr(hosting, name, 60.0 if how != "hang" else 1.5)
+    twin, started = ShowdownEnv(4, seed=31), []
+    seed = f"{twin._battles[1].seeds[0]:016x}"
+    monkeypatch.setenv("SHOWDOWN_POISON", f"{how} {seed}")
+
+    def hosts(*_):
+        started.append(Oracle(VGC))
+        return started
+
+    monkeypatch.setattr("envs.showdown.env.shared_hosts", hosts)
+    env = ShowdownEnv(4, seed=31)
+    with pytest.warns(UserWarning, match=rf"showdown: the battle of seeds {seed}, .* is lost, and a draw: {words}$"):
+        for _ in range(30):
+            action = env.sample(env.legal.astype(np.float32))
+            twin.step(action)
+            env.step(action)
+            if env.done[1]:
+                break
+    assert env.done[1] and not env.rewards[1].any() and env.battles_lost == 1
+    assert started[0].replaced == (0 if how == "throw" else 3)
+    others = [0, 2, 3]
+    assert (env.obs[others] == twin.obs[others]).all() and not twin.done[1]
+    play(env, 20)
+    started[0].close()
+
+
+@needs_showdown
+def test_two_threads_have_hosts_of_their_own_and_they_end_with_them():
+    found = {}
+
+    def fight(seed):
+        env = ShowdownEnv(2, seed)
+        found[seed] = play(env, 20), {host.pid for host in env.hosts}
+
+    threads = [threading.Thread(target=fight, args=(seed,)) for seed in (41, 42)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not found[41][1] & found[42][1]
+    assert not any(alive(pid) for _, pids in found.values() for pid in pids)
+    for seed in (41, 42):
+        assert play(ShowdownEnv(2, seed), 20) == found[seed][0]
+
+
+@needs_showdown
+@pytest.mark.parametrize("num_battles", [40, pytest.param(1000, marks=pytest.mark.slow),
+                                         pytest.param(10_000, marks=pytest.mark.slow)])  # fmt: skip
+def test_battles_that_are_over_leave_nothing_behind(oracle, monkeypatch, num_battles):
+    """As many battles are kept as there are rows, and the heap in use does not grow with those that were."""
+    monkeypatch.setattr("envs.showdown.env.shared_hosts", lambda *_: [oracle])
+    env, used = ShowdownEnv(8, seed=51), []
+    while env.battles_ended < num_battles:
+        play(env, 10)
+        if len(used) < 1 and env.battles_ended >= num_battles // 4:
+            used.append(oracle.ask({"op": "kept"})[1])
+    battles, in_use = oracle.ask({"op": "kept"})
+    print(
+        f"{env.battles_ended} battles, heap {used[0] / 1e6:.1f} -> {in_use / 1e6:.1f} MB, {env.asked_again} asked again"
+    )
+    assert battles == len(oracle.battles) and battles <= 8 + 4  # and those of another test's env
+    assert in_use - used[0] < 20e6
+
+
+def alive(pid):
+    """Whether the process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@needs_showdown
 def test_no_host_outlives_its_parent_that_is_killed():
     code = "from envs.showdown.host import Host; import time; print(Host().pid, flush=True); time.sleep(60)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
@@ -233,10 +374,25 @@ def test_no_host_outlives_its_parent_that_is_killed():
     parent.wait()
     parent.stdout.close()
     for _ in range(100):
-        if not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split(") ")[1][:1]:
+        if not alive(pid):
             return
         time.sleep(0.1)
     raise AssertionError(f"node {pid} is still there")
+
+
+@needs_showdown
+def test_rows_at_rest_stand_still_and_the_others_play_on_as_they_would_have():
+    env, twin = ShowdownEnv(4, seed=61), ShowdownEnv(4, seed=61)
+    play(env, 6), play(twin, 6)
+    env.rest(np.array([0, 2]))
+    before, host = env.obs[[0, 2]].tobytes(), env.hosts[0]
+    keys = {env._battles[i].key for i in (0, 2)}
+    for _ in range(30):
+        for each in (env, twin):
+            each.step(each.sample(each.legal.astype(np.float32)))
+        assert env.obs[[1, 3]].tobytes() == twin.obs[[1, 3]].tobytes() and env.obs[[0, 2]].tobytes() == before
+        assert not env.done[[0, 2]].any()
+    assert not host.battles.keys() & keys
 
 
 @needs_showdown

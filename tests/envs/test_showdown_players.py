@@ -1,5 +1,6 @@
 """Teams, scripted opponents, network and datamodule of Pokémon Showdown; skipped where Node or the package is not."""
 
+import itertools
 from functools import partial
 
 import lightning as L
@@ -10,19 +11,22 @@ from test_showdown import absent, needs_showdown
 
 from datamodules.showdown import ShowdownDataModule
 from envs.game import load_game, parts
-from envs.showdown import FORCED, INTERFACE, MOVE, PREVIEW, SWITCH
+from envs.showdown import FORCED, INTERFACE, LAYOUT, MOVE, PREVIEW, SWITCH
+from envs.showdown.damage import Damage
 from envs.showdown.dex import load_dex
 from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host
 from envs.showdown.network import Embeddings
-from envs.showdown.players import MON, MaxBasePower, MaxDamage
+from envs.showdown.players import FOE_1, MON, Doubles, MaxBasePower, MaxDamage
 from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
 from lit_rl.league.match import match_players
 from lit_rl.league.players import load_player
+from lit_rl.league.seating import Seating
 from lit_rl.networks import Encoded
 from lit_rl.ppo import PPO
 from lit_rl.returns import Credit
+from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ConfigError
 from scripts.showdown_teams import main as write_teams
 
@@ -139,6 +143,61 @@ def test_scripted_players_choose_as_they_say():
     assert table.choices(best) == {INTERFACE.action_names[a] for a in np.flatnonzero(table.legal[0])}
 
 
+PROTECTS = {"move 4", "move 4 +1", "move 4 +2"}
+
+
+@needs_showdown
+def test_the_doubles_player_finishes_and_protects():
+    dex, doubles, alone = load_dex(), Doubles(INTERFACE), MaxDamage(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Sylveon"])
+    told = parts(INTERFACE, table.obs[0])
+    assert table.choices(doubles) == table.choices(alone) == {"move 1 +1"}
+    told["foe"][0][MON["hp"]] = 150
+    assert table.choices(alone) == {"move 1 +2"} and table.choices(doubles) == {"move 1 +1"}  # it goes down for sure
+    told["foe"][0][MON["hp"]], told["own"][0][MON["spa"]], told["own"][0][MON["hp"]] = 1000, 20, 300
+    assert table.choices(doubles) <= PROTECTS  # both foes may put it down, and it does not harm them much
+    told["own"][0][MON["hp"]] = 1000
+    assert table.choices(doubles) == {"move 1 +1"}
+    told["own"][0][MON["hp"]], told["slots"][0][LAYOUT["slot"].index("stalled")] = 300, 1
+    assert table.choices(doubles) == {"move 1 +1"}  # not twice in a row
+
+
+@needs_showdown
+def test_the_second_slot_reckons_with_what_the_first_one_does():
+    dex, doubles = load_dex(), Doubles(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Arcanine", "Garchomp"])
+    told = parts(INTERFACE, table.obs[0])
+    told["own"][1], told["own"][1][MON["place"]] = told["own"][0], 4
+    told["foe"][:2, MON["hp"]], told["choice"][1] = (150, 300), 1
+    action = {name: i for i, name in enumerate(INTERFACE.action_names)}
+    told["choice"][-1] = action["move 1 +1"] + 1
+    assert table.choices(doubles) == {"move 2 +2"}
+    told["choice"][-1] = action["move 2 +2"] + 1  # Garchomp goes down already
+    assert table.choices(doubles) == {"move 1 +1"}
+    told["own"][:2, MON["hp"]], told["own"][:2, MON["spa"]], told["foe"][:2, MON["hp"]] = 100, 20, 1000
+    told["choice"][-1] = action["move 4"] + 1
+    assert not table.choices(doubles) & PROTECTS  # one of the two attacks
+
+
+@needs_showdown
+def test_who_is_sent_out_deals_more_than_it_takes():
+    dex, doubles = load_dex(), Doubles(INTERFACE)
+    table = OneDecision(dex, ["Scald", "Ice Beam", "Tackle", "Protect"], ["Garchomp"])
+    told = parts(INTERFACE, table.obs[0])
+    told["choice"][0], number = FORCED, lambda kind, name: dex.names[kind].index(name) + 1
+    table.legal[:] = False
+    for place, (name, move) in {2: ("Pikachu", "Thunderbolt"), 3: ("Glaceon", "Ice Beam")}.items():
+        told["own"][place] = told["own"][0]
+        told["own"][place][[MON["species"], MON["move_1"], MON["place"]]] = (
+            number("species", name),
+            number("moves", move),
+            2,
+        )
+        told["own"][place][[MON["move_2"], MON["move_3"], MON["move_4"], MON["place"]]] = 0, 0, 0, 2
+        table.legal[0, SWITCH + place] = True
+    assert table.choices(doubles) == {"switch 4"}  # electricity does nothing to Garchomp
+
+
 @needs_showdown
 def test_a_league_seats_them_and_they_beat_the_random_player():
     player, weak = (load_player(name, INTERFACE) for name in ("envs.showdown.players.MaxDamage", "random"))
@@ -173,10 +232,65 @@ def test_the_network_sees_all_of_an_observation():
     assert blind == [], legal
 
 
+@needs_showdown
+def test_expected_damage_is_what_the_scripted_player_reckons():
+    """Of all damaging moves at decisions of random play, single, spread and on the ally."""
+    damage, player, env, compared = Damage(), MaxDamage(INTERFACE), ShowdownEnv(8, seed=14), 0
+    for _ in range(40):
+        named = {name: torch.from_numpy(x.astype(np.int64)) for name, x in parts(INTERFACE, env.obs).items()}
+        front = torch.zeros(8, 4, len(LAYOUT["mon"]), dtype=torch.int64)
+        for b, side, mon in itertools.product(range(8), (0, 1), range(6)):
+            row = named[("own", "foe")[side]][b, mon]
+            if row[MON["place"]] >= 3:
+                front[b, 2 * side + int(row[MON["place"]]) - 3] = row
+        said = damage(front, named["slots"])
+        for b in range(8):
+            told = parts(INTERFACE, env.obs[b])
+            standing = [slot for slot, _ in player.standing(told)]
+            for slot, move, foe in itertools.product((0, 1), range(4), standing):
+                user = front[b, slot].numpy()
+                number = int(user[MON["move_1"] + move])
+                if user[MON["hp"]] == 0 or player.dex.moves[number][4]:  # spread moves: both at once
+                    continue
+                expected = player.worth(told, slot, user, number, foe + FOE_1)
+                assert float(said[b, slot, move, foe]) == pytest.approx(expected, abs=1e-5)
+                compared += expected > 0
+        env.step(env.sample(env.legal.astype(np.float32)))
+    assert compared > 200
+
+
 def _less(obs, i):
     changed = obs.clone()
     changed[0, i] -= 1
     return changed
+
+
+class Waits(ShowdownEnv):
+    """Nobody decides while the simulator is at work."""
+
+    def send(self, action, part):
+        super().send(action, part)
+        for host, ticket, _ in self._flights[part.start]:
+            host._answers[ticket] = "choose", {"ok": host.receive(ticket)}
+
+
+@needs_showdown
+def test_a_rollout_is_the_same_bytes_whether_or_not_the_network_waits_for_the_simulator():
+    torch.manual_seed(0)
+    network, found = Encoded(INTERFACE, partial(Embeddings, width=8, embedding=4)).eval(), []
+    for kind, num_hosts in ((ShowdownEnv, 1), (Waits, 1), (ShowdownEnv, 2)):
+        env = kind(5, seed=6, num_hosts=num_hosts, truncate_after=30)
+        seating = Seating(env, seed=2)
+        for name in ("random", "envs.showdown.players.MaxDamage"):
+            seating.meet(name, load_player(name, INTERFACE))
+        seating.draw_from({name: 0.5 for name in seating.names}, 0.3)
+        seating.seat_all_rows()
+        rollout = collect(env, network, 50, opponents=seating, collecting=Collecting(cut_games="bootstrap"))
+        assert rollout.done.any() and not rollout.learner.all() and rollout.bootstrap.any()
+        found.append([x for x in rollout.state_dict().values() if isinstance(x, torch.Tensor)] + [seating.tally])
+    for other in found[1:]:
+        for one, two in zip(found[0], other):
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
 
 
 @needs_showdown

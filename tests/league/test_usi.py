@@ -1,15 +1,19 @@
 """`litrl usi`: a conversation line by line, through a pipe, and with cshogi's own client."""
 
+import json
 import stat
 import subprocess
 import sys
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
 
 from envs.shogi import documents, rules
 from envs.shogi.notation import START_SFEN, move_of, read_sfen
+from lit_rl.__main__ import COMMANDS
+from lit_rl.cli import main
 from lit_rl.league import play, usi
 from lit_rl.league.game_policy import save_policy
 from lit_rl.networks import MLP
@@ -110,6 +114,48 @@ def test_a_file_of_another_game_is_refused_by_name(files, capsys):
             usi.main([str(files / f"{name}.pt"), *(["--game", game] if game else [])])
         err = capsys.readouterr().err
         assert stop.value.code in (2, 3) and words in err and err.count("\n") == 1
+
+
+OTHER = "is of shogi (rules 1.0), not of shogi_documents (rules 1.0)"
+THERE = "checkpoint is of PPO on shogi (rules 1.0), this run is PPO on shogi_documents (rules 1.0)"
+DOCUMENTS = ("--config", "shogi_documents", "--trainer.accelerator", "cpu", "--trainer.precision", "32-true")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Of a run on `envs.shogi`."""
+    folder = tmp_path_factory.mktemp("run")
+    tower = {"class_path": "envs.shogi.network.Tower", "init_args": {"channels": 4, "groups": 2, "blocks": 1}}
+    options = {
+        "trainer.max_epochs": 1, "trainer.default_root_dir": folder, "data.num_envs": 4, "data.num_steps": 4,
+        "data.evaluation": [], "trainer.callbacks": [], "model.minibatches.num_minibatches": 1,
+        "model.network.init_args.body": json.dumps(tower),
+    }  # fmt: skip
+    main(["fit", "--config", "shogi_ppo", *(f"--{name}={value}" for name, value in options.items())])
+    return str(folder / "version_0" / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        (["usi", "FILE", "--game", "envs.shogi.documents"], OTHER),
+        (["play", "FILE", "--game", "envs.shogi.documents"], OTHER),
+        (["validate", *DOCUMENTS, "--ckpt_path", "FILE"], THERE),
+        (["fit", *DOCUMENTS, "--ckpt_path", "FILE"], THERE),
+        (["fit", *DOCUMENTS, "--data.opponents", "[FILE]"], OTHER),
+    ],
+    ids=["usi", "play", "validate", "resume", "opponent"],
+)
+def test_a_checkpoint_of_the_other_interface_is_refused_by_name(checkpoint, command, capsys, line, words):
+    line = [word.replace("FILE", checkpoint) for word in line]
+    if line[0] in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            import_module(COMMANDS[line[0]]).main(line[1:])
+        code, err = stop.value.code, capsys.readouterr().err
+    else:
+        code, _, err = command(*line)
+    assert code == 3 and words in err and err.startswith("error[3]: ") and err.count("\n") == 1
 
 
 def test_through_a_pipe():

@@ -89,7 +89,7 @@ def litrl(folder, *args, code=0):
 FIT = (
     "lit_rl", "fit", "--model", "reinforce.Reinforce", "--model.network", "MLP", "--model.network.hidden", "[16]",
     "--data.num_envs", "32", "--data.num_steps", "8", "--data.game", "envs.kuhn_poker",
-    "--trainer.accelerator", "cpu", "--trainer.max_epochs", "40", "--trainer.check_val_every_n_epoch", "20",
+    "--trainer.accelerator", "cpu", "--trainer.max_epochs", "20", "--trainer.check_val_every_n_epoch", "10",
     "--trainer.log_every_n_steps", "4",
 )  # fmt: skip
 

@@ -160,7 +160,7 @@ class Nobody:
     def learner_moves(self, env):
         return env.player >= 0
 
-    def act(self, env, probs):
+    def act(self, env, probs, part):
         raise AssertionError("nobody has nothing to do")
 
     def extras(self, env):

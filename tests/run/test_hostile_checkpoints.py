@@ -19,6 +19,8 @@ from tampering import same
 from envs.env import SavedGamesError
 from envs.game import CHANCE, load_game
 from envs.vector_env import FIRST_MOVES, VectorEnv
+from lit_rl.batches import own_past
+from lit_rl.networks import Recurrent
 from lit_rl.rollout import Collecting, collect
 from lit_rl.run.errors import ArtefactError
 from lit_rl.run.resume import well_formed
@@ -43,7 +45,7 @@ def in_a_child(script: str, *args: str) -> str:
 @pytest.mark.parametrize(
     ("count", "names"),
     [
-        pytest.param(100, ["leduc_league", "kuhn_armac"], id="some"),
+        pytest.param(50, ["leduc_league", "kuhn_armac"], id="some"),
         pytest.param(450, list(RUNS), marks=pytest.mark.slow, id="all"),
     ],
 )
@@ -164,6 +166,33 @@ def test_a_rollout_comes_back_as_it_was(path, cut_games, truncate_after):
             for name, value in each.state_dict().items():
                 same = torch.equal(value, getattr(again, name)) if torch.is_tensor(value) else True
                 assert same and (name == "extras" or torch.is_tensor(value) or value == getattr(again, name)), name
+
+
+@pytest.mark.parametrize("cut_games", ["carry", "bootstrap"])
+def test_memories_of_a_rollout_begin_empty(cut_games):
+    game, collecting = load_game("envs.leduc_poker_last_card"), Collecting(cut_games=cut_games)
+    env, policy = VectorEnv(game, 24, seed=1), Recurrent(game, memory=4)
+    rollout = None
+    for _ in range(3):
+        rollout = collect(env, policy, 7, collecting=collecting, previous=rollout)
+        rollout_of_state(rollout.state_dict(), env, collecting, (4,))
+    _, ordinal = own_past(rollout)
+    first = rollout.played.numpy().copy()
+    first[1:] &= rollout.done[:-1].numpy()  # of a game that begins in the rollout
+    t, b = np.argwhere(first[1:])[0] + (1, 0)
+    assert ordinal.reshape(first.shape)[t, b] == 0 and not rollout.state[t, b].any()
+    later = np.argwhere((ordinal.reshape(first.shape) == 1) & rollout.played.numpy())[0]
+    for name, index, said in (
+        ("state", (t, b), "not 0 where a seat first decides"),
+        ("last_state", (int(rollout.done[-1].nonzero()[0]),), "not 0 where a game has just ended"),
+    ):
+        state = {key: x.clone() if torch.is_tensor(x) else x for key, x in rollout.state_dict().items()}
+        state[name][index][..., 0] = 0.5
+        with pytest.raises(ArtefactError, match=said):
+            rollout_of_state(state, env, collecting, (4,))
+    state = {key: x.clone() if torch.is_tensor(x) else x for key, x in rollout.state_dict().items()}
+    state["state"][tuple(later)] += 0.5  # what the rules do not tell
+    rollout_of_state(state, env, collecting, (4,))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ pytestmark = [
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (["--model.minibatches.chunk_length", "null"], "use --model.minibatches '{chunk_length: null}'"),
         (["--model.clipp", "0.1"], "Option 'clipp' is not accepted; did you mean clip?"),
         (["--model", "PP0"], "PP0; did you mean PPO?"),
         (["--modell", "PPO"], "--modell PPO; did you mean model?"),

@@ -28,9 +28,17 @@ def run(tmp_path):
 
 PPO = ("kuhn_ppo", "ddp", ["--model.target_kl", "0.001"])
 ARMAC = ("kuhn_armac", "ddp_find_unused_parameters_true", [])
+MEMORY = ("last_card_ppo", "ddp", [
+    "--data.num_envs", "16", "--data.num_steps", "8", "--model.minibatches.chunk_length", "2",
+    "--model.minibatches.burn_in", "1", "--model.minibatches.refresh", "true",
+])  # fmt: skip
 
 
-@pytest.mark.parametrize(("config", "strategy", "more"), [PPO, pytest.param(*ARMAC, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("config", "strategy", "more"),
+    [PPO, *(pytest.param(*run, marks=pytest.mark.slow) for run in (ARMAC, MEMORY))],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_two_ranks_go_on_bit_by_bit(run, litrl, tmp_path, config, strategy, more):
     """SIGTERM to the first of two processes, in the middle of an iteration; both stop, both go on with their games."""
     path = ROOT / "configs" / f"{config}.yaml"

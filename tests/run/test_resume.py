@@ -59,7 +59,7 @@ def test_stopped_at_borders_and_within_again_and_again(litrl, tmp_path):
     assert litrl(longer, tmp_path / "log") == 0, last_line(tmp_path / "log")
 
 
-@pytest.mark.parametrize("name", ["last_card_ppo", "last_card_neurd"])
+@pytest.mark.parametrize("name", ["last_card_ppo", pytest.param("last_card_neurd", marks=pytest.mark.slow)])
 def test_memories_go_on_to_the_last_bit(litrl, tmp_path, undisturbed, name):
     """Stopped between the passes over a rollout, at its ends and within: stored, refreshed and references' memories."""
     short = ["--trainer.max_epochs", "5" if name == "last_card_ppo" else "11", "--trainer.check_val_every_n_epoch", "2"]

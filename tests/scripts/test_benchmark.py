@@ -45,6 +45,7 @@ def test_rows_are_measured_once(configs, tmp_path, capsys):
     assert other["decisions"] == 1200 and other["iterations"] == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_row_goes_on(configs, tmp_path):
     row = Row("tiny", "liars_dice_1x4", 0.001, 1)
     (whole,) = measure([row], tmp_path / "whole", 1, 0).values()
@@ -58,6 +59,7 @@ def test_a_stopped_row_goes_on(configs, tmp_path):
     assert "going on from" in (folder / "log").read_text()
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_is_said_and_left_out(configs, tmp_path, capsys):
     (configs / "broken.yaml").write_text(CONFIG.replace("hidden: [8]", "hidden: [-8]"))
     rows = [Row(name, "liars_dice_1x4", 0.0005, 1) for name in ("broken", "tiny")]

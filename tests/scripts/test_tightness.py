@@ -8,6 +8,7 @@ from scripts.benchmark import CONFIGS
 from scripts.tightness import main
 
 
+@pytest.mark.slow
 def test_a_row_for_each_policy_of_the_benchmark(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "configs"
     folder.mkdir()

@@ -102,6 +102,7 @@ def test_bad_input(words, said, capsys):
     assert end.value.code == 2 and said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_run(capsys):
     """Where the time goes and one thing tried; arguments of litrl fit are passed on."""
     words = [
