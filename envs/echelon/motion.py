@@ -33,9 +33,10 @@ GRAVITY = 9.81
 LEGGED = 0.4  # of the speed, without legs
 RESPONSE = 0.3  # seconds in which legs make up for most of a difference in speed
 IN_THE_AIR = 0.2  # of that grip, off the ground
-JET_HEAT = 10.0  # per second; ours
+JET_HEAT = 25.0  # per second, twice what a light chassis gives off: five seconds of flight; ours
 JET_LIMIT = 0.9  # of the heat that a mech bears: beyond, jets do not start
 CLIMB = 6.0  # m/s, at most
+CEILING = 10.0  # metres above which jets do not lift; ours
 CROWD = 0.9  # of the sum of two radii: nearer than this mechs do not walk towards each other
 
 VENTING = 3.0  # times the dissipation: the documents' additional two
@@ -104,7 +105,7 @@ def _rise(state, m, up, walled):
     """Jets burn where a scout wants them, and by themselves against a wall; gravity does the rest."""
     kind = state.kind[m]
     wanted = walled or (kind == SCOUT and intent_of(state.intent[m]) == SPECIAL)
-    burns = up and wanted and JET[kind] > 0.0 and state.heat[m] < JET_LIMIT * HEAT_CAP[kind]
+    burns = up and wanted and JET[kind] > 0.0 and state.z[m] < CEILING and state.heat[m] < JET_LIMIT * HEAT_CAP[kind]
     lift = -GRAVITY
     if burns:
         lift += JET[kind]

@@ -1,5 +1,9 @@
-"""A game from above: as text, as pixels, and as a GIF."""
+"""A game from above: as text, as pixels, as a PNG of some positions and as a GIF.
 
+python -m envs.echelon.render game.gif        lieutenants of fire 50 against each other
+"""
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -86,9 +90,52 @@ def _draw_bars(pixels, state) -> None:
         pixels[:wide, 5 * team : 5 * team + 4] = TEAM[team]
 
 
+def strip(path: str | Path, states: Sequence[np.ndarray], count: int = 4) -> None:
+    """Write some of the positions (records) side by side as a PNG; needs Pillow, which matplotlib brings."""
+    from PIL import Image
+
+    chosen = [states[round(i)] for i in np.linspace(0, len(states) - 1, count)]
+    Image.fromarray(np.concatenate([picture(state) for state in chosen], 1)).save(path)
+
+
 def film(path: str | Path, states: Sequence[np.ndarray], milliseconds: int = 100) -> None:
     """Write positions (records) as a GIF; needs Pillow, which matplotlib brings."""
     from PIL import Image
 
     frames = [Image.fromarray(np.ascontiguousarray(picture(state))) for state in states]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+
+
+def play(game, heuristic, seed: int) -> list[np.ndarray]:
+    """A game of a heuristic against itself: the record after each tick, but for the last."""
+    from envs.heuristics import compile_heuristic
+    from envs.vector_env import VectorEnv
+
+    env, rows = VectorEnv(game, 1, seed), np.arange(1)
+    kernel, probs, states = compile_heuristic(heuristic, game), np.zeros(env.legal.shape, np.float32), []
+    while not env.done[0]:
+        kernel(rows, env.state, env.player, env.obs, env.legal, probs)
+        env.step(env.sample(probs))
+        if env.state[0]["advanced"]:
+            states.append(env.state[0].copy())
+    return states
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", help="of the GIF, or of a PNG of four positions")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(args)
+    from envs.echelon import GAME
+    from envs.echelon.heuristics import lieutenant_50
+
+    states = play(GAME, lieutenant_50, options.seed)
+    if options.path.endswith(".png"):
+        strip(options.path, states)
+    else:
+        film(options.path, states)
+    print(f"{options.path}: {len(states) * DECISION:.0f} s of a game")
+
+
+if __name__ == "__main__":
+    main()

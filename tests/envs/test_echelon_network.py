@@ -1,6 +1,7 @@
 """Echelon's encoders, its roles, and a short run of its league."""
 
 import dataclasses
+import json
 from functools import partial
 
 import pytest
@@ -119,9 +120,24 @@ def test_a_league_seats_whole_teams(short_trainer):
         minibatches=Minibatches(update_epochs=2, num_minibatches=2, merge_rows=False, chunk_length=8),
     )  # fmt: skip
     before = [p.clone() for p in model.policy.parameters()]
-    short_trainer(max_epochs=1).fit(model, data)
+    short_trainer(max_epochs=1, limit_val_batches=0).fit(model, data)
     rollout, table = data.loader.rollout, torch.from_numpy(data.opposition.seating.table)
     assert table.shape == (8, 2) and ((table < 0).sum(1) == 1).all()
     team = torch.tensor(TWO.team)[rollout.player.long()]
     assert (rollout.learner == (team == (table < 0).int().argmax(1))).all()
     assert any((p != q).any() for p, q in zip(before, model.policy.parameters()))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
+def test_the_config_runs(command):
+    matches = {"class_path": "Matches", "init_args": {"opponents": ["random"], "games": 2, "metric": "win_rate"}}
+    small = (
+        "--data.game", "envs.echelon.two", "--trainer.max_epochs", 1, "--data.num_envs", 8, "--data.num_steps", 64,
+        "--model.minibatches.num_minibatches", 2, "--data.evaluation",
+        json.dumps([matches]),
+    )  # fmt: skip
+    code, out, err = command("fit", "--config", "echelon_ppo", *small)
+    assert code == 0, err
+    assert "against random" in out

@@ -1,6 +1,7 @@
 """Echelon's world: the contract, mirrored games, numbers that stay finite, and scenes for each rule of moving."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ from envs.vector_env import VectorEnv
 
 
 def test_contract():
-    kept = check_game(TWO, num_games=2)
+    kept = check_game(TWO, num_games=1)
     assert {line.split(":")[0] for line in kept} >= {"redact", "bonus", "teams", "parts", "zero-sum"}
 
 
@@ -77,22 +78,24 @@ def test_wrecks_are_asked_now_and_then_and_can_do_nothing():
     assert asked == [0, WATCH]
 
 
-def test_mirrored_play_gives_the_mirrored_game():
+@pytest.mark.parametrize("name", ["two", pytest.param("six", marks=pytest.mark.slow)])
+def test_mirrored_play_gives_the_mirrored_game(name):
     """To the last bit: team 1 of the one game is team 0 of the other, seen in a mirror."""
-    rng, pack = np.random.default_rng(4), TWO.num_players // 2
-    for number in range(8):
-        one, two = begun(TWO, number), begun(TWO, number)
-        while TWO.current_player(one) != TERMINAL:
-            acts = [0] * TWO.num_players
-            for m in range(TWO.num_players):  # mostly ahead, so that they meet
+    game = TWO if name == "two" else load_game("envs.echelon")
+    rng, pack = np.random.default_rng(4), game.num_players // 2
+    for number in range(4):
+        one, two = begun(game, number), begun(game, number)
+        while game.current_player(one) != TERMINAL:
+            acts = [0] * game.num_players
+            for m in range(game.num_players):  # mostly ahead, so that they meet
                 acts[m] = (
                     int(rng.integers(NUM_ACTIONS)) if rng.random() < 0.5 else action_of(AHEAD, 0, int(rng.integers(4)))
                 )
-            for m in range(TWO.num_players):
+            for m in range(game.num_players):
                 o = (m + pack) % (2 * pack)
-                _play(TWO, one, m, acts[m])
-                _play(TWO, two, m, mirrored(acts[o]))
-            for name in (
+                _play(game, one, m, acts[m])
+                _play(game, two, m, mirrored(acts[o]))
+            for field in (
                 "y",
                 "z",
                 "fy",
@@ -106,12 +109,12 @@ def test_mirrored_play_gives_the_mirrored_game():
                 "sighted",
                 "credit",
             ):
-                assert np.array_equal(one[name], np.roll(two[name], pack)), (number, one["tick"], name)
-            for name in ("x", "fx", "vx"):
-                assert np.array_equal(one[name], -np.roll(two[name], pack)), (number, one["tick"], name)
-            obs = [np.zeros(TWO.obs_shape, np.float32) for _ in range(2)]
-            TWO.observe(one, 0, obs[0])
-            TWO.observe(two, pack, obs[1])
+                assert np.array_equal(one[field], np.roll(two[field], pack)), (number, one["tick"], field)
+            for field in ("x", "fx", "vx"):
+                assert np.array_equal(one[field], -np.roll(two[field], pack)), (number, one["tick"], field)
+            obs = [np.zeros(game.obs_shape, np.float32) for _ in range(2)]
+            game.observe(one, 0, obs[0])
+            game.observe(two, pack, obs[1])
             same = obs[0] == obs[1]
             assert same[:16].all() and (abs(obs[0]) == abs(obs[1]))[:54].all()  # left is right
         assert one["winner"] == (-1 if two["winner"] < 0 else 1 - two["winner"])
@@ -176,7 +179,7 @@ def test_redact_leaves_nothing_of_whom_nobody_sees():
     assert hidden > 10
 
 
-@pytest.mark.parametrize("games", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("games", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_random_games_stay_finite(games):
     env, ended = VectorEnv(TWO if games < 1000 else load_game("envs.echelon"), min(games, 500), seed=3), 0
     while ended < games:
@@ -184,7 +187,7 @@ def test_random_games_stay_finite(games):
         ended += int(env.done.sum())
         assert np.isfinite(env.obs).all() and np.isfinite(env.rewards).all() and np.isfinite(env.bonus).all()
         assert np.abs(env.obs).max() < 20
-        assert (np.abs(env.state["x"]) < maps.HALF).all() and (env.state["z"] <= 30).all()
+        assert (np.abs(env.state["x"]) < maps.HALF).all() and (env.state["z"] <= 14).all()
 
 
 @pytest.mark.parametrize(
@@ -219,11 +222,9 @@ def test_a_map_without_a_path():
 
 def test_maps_are_what_they_were():
     """Another pool is another version of the world."""
-    import hashlib
-
     assert len(maps.GROUND) == 64 and {*maps.POOL.biome.tolist()} == {0, 1, 2, 3}
     digest = hashlib.sha256(b"".join(x.tobytes() for x in (maps.GROUND, maps.SIGHT, maps.PATH))).hexdigest()
-    assert digest[:16] == "e47b9219b6765c49"
+    assert digest[:16] == "2fd7db2968dcdcba"
 
 
 # Scenes: who walks where, how fast, and what stops it.

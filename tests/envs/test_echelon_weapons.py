@@ -181,11 +181,11 @@ def test_paint_marks_for_five_seconds_and_pays_once():
     assert state["credit"][OURS] - other["credit"][OURS] == pytest.approx(0.01 * score.PAINTED, abs=1e-6)
     state["x"][OURS] = -29
     wasted = 0.0
-    for _ in range(20):
+    while state["painted"][THEIRS] > 0:
         assert state["seen"][0] >> 1 & 1  # the whole pack sees what is painted
         tick(TWO, state)
         wasted += state["credit"][OURS]
-    assert state["painted"][THEIRS] == 0 and wasted == pytest.approx(0.01 * score.PAINT_WASTED)
+    assert wasted == pytest.approx(0.01 * score.PAINT_WASTED)
 
 
 def test_radar_sees_through_walls_as_far_as_its_sensors_are_good():
@@ -300,10 +300,11 @@ def test_a_bonus_is_paid_once():
 # The opponents.
 
 
-def test_zone_walkers_arrive_on_every_map():
+@pytest.mark.parametrize("numbers", [range(5, 64, 8), pytest.param(range(64), marks=pytest.mark.slow)])
+def test_zone_walkers_arrive_on_every_map(numbers):
     """Each class, alone with the map: all are in the zone long before the time is up."""
     late = []
-    for number in range(64):
+    for number in numbers:
         state = begun(TWO, number)
         while TWO.current_player(state) != TERMINAL and not state["arrived"].all():
             probs = np.zeros(TWO.num_actions, np.float32)
