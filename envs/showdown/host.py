@@ -196,7 +196,7 @@ class Host:
         found = []
         for battle in message["battles"]:
             try:
-                found += self._own({"op": "choose", "battles": [battle]})
+                found += self._own({"op": "choose", "battles": [battle]}, patience=0.0)
                 self._note({"op": "choose", "battles": [battle]}, {"ok": found[-1:]})
             except (OSError, TimeoutError) as error:
                 found.append([0, None, None, [False, False], f"it ends the simulator ({error}{self._last_words()})"])
@@ -235,10 +235,10 @@ class Host:
         if self._format is not None:
             self._own({"op": "start", "format": self._format, "teams": self._teams})
 
-    def _own(self, message: dict) -> Any:
+    def _own(self, message: dict, patience: float = START_PATIENCE) -> Any:
         """Ask the running process, without replacing it."""
         self._write(message)
-        answer = self._read(START_PATIENCE + self._limit(message))
+        answer = self._read(patience + self._limit(message))
         if "error" in answer:
             self.close()
             raise ValueError(f"showdown: {answer['error']}")
