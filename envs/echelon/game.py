@@ -5,11 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from envs.echelon import rules
 from envs.echelon.maps import MAPS
 from envs.echelon.mechs import ACTION_NAMES, CLASSES, NUM_ACTIONS, SLOTS, VERSION, state_dtype
 from envs.echelon.observe import observe, parts_of, redact
 from envs.echelon.render import render
+from envs.echelon.rules import (
+    apply_action,
+    chance_probs,
+    clear,
+    current_player,
+    legal_actions,
+    max_steps,
+)
 from envs.echelon.score import bonus, rewards
 from envs.game import Game
 
@@ -32,7 +39,7 @@ def echelon(name: str, roster: Sequence[int]) -> Game:
 
     @njit
     def init(state):
-        rules.clear(state)
+        clear(state)
         for m in range(len(kinds)):
             state.kind[m] = kinds[m]
 
@@ -43,16 +50,16 @@ def echelon(name: str, roster: Sequence[int]) -> Game:
         num_players=2 * pack,
         num_actions=NUM_ACTIONS,
         num_chance_outcomes=MAPS,
-        max_steps=rules.max_steps(pack),
+        max_steps=max_steps(pack),
         obs_shape=(max(part.stop for part in parts.values()),),
         obs_dtype=np.dtype(np.float32),
         state_dtype=state_dtype(pack),
         max_return=1.0,
         init=init,
-        current_player=rules.current_player,
-        legal_actions=rules.legal_actions,
-        chance_probs=rules.chance_probs,
-        apply_action=rules.apply_action,
+        current_player=current_player,
+        legal_actions=legal_actions,
+        chance_probs=chance_probs,
+        apply_action=apply_action,
         rewards=rewards,
         bonus=bonus,
         observe=observe,

@@ -126,10 +126,10 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("path", help="of the GIF, or of a PNG of four positions")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(args)
-    from envs.echelon import GAME
     from envs.echelon.heuristics import lieutenant_50
+    from envs.game import load_game
 
-    states = play(GAME, lieutenant_50, options.seed)
+    states = play(load_game("envs.echelon"), lieutenant_50, options.seed)
     if options.path.endswith(".png"):
         strip(options.path, states)
     else:
