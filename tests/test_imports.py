@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 ORDER = ["envs", "lit_rl", "datamodules", "callbacks", "scripts", "tests"]
 HEAVY = {"envs": {"torch", "lightning", "jsonargparse"}}
-ALGORITHMS = {"lit_rl.ppo", "lit_rl.rnad", "lit_rl.armac.armac"}
+ALGORITHMS = {"lit_rl.ppo", "lit_rl.rnad", "lit_rl.imitation", "lit_rl.armac.armac"}
 
 
 def imports(path, for_types=True):

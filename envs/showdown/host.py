@@ -325,8 +325,7 @@ def shared_hosts(format: str, teams: tuple[str, ...] | None, num_hosts: int) -> 
 
     They end with the thread. Policies may be measured in one beside training, and a pipe has room for one at a time.
     """
-    hosts = vars(_of_this_thread).setdefault(os.getpid(), {})
-    which = (format, teams, num_hosts)
-    if which not in hosts:
-        hosts[which] = [Host(format, teams) for _ in range(num_hosts)]
-    return hosts[which]
+    hosts = vars(_of_this_thread).setdefault(os.getpid(), {}).setdefault((format, teams), [])
+    while len(hosts) < num_hosts:
+        hosts.append(Host(format, teams))
+    return hosts[:num_hosts]

@@ -35,7 +35,7 @@ def test_an_interface_is_enough_to_be_known(kuhn, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "simulated", SimpleNamespace(INTERFACE=simulated))
     assert load_interface("simulated") is simulated
     assert load_interface("envs.kuhn_poker") is kuhn
-    with pytest.raises(ValueError, match="defines no GAME"):
+    with pytest.raises(ValueError, match="its rules are a simulator's"):
         load_game("simulated")
     with pytest.raises(ValueError, match=r"neither GAME .* nor INTERFACE"):
         load_interface("envs.rng")

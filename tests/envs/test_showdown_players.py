@@ -12,11 +12,10 @@ from test_showdown import absent, needs_showdown
 from datamodules.showdown import ShowdownDataModule
 from envs.game import load_game, parts
 from envs.showdown import FORCED, INTERFACE, LAYOUT, MOVE, PREVIEW, SWITCH
-from envs.showdown.damage import Damage
 from envs.showdown.dex import load_dex
 from envs.showdown.env import ShowdownEnv
 from envs.showdown.host import Host
-from envs.showdown.network import Embeddings
+from envs.showdown.network import Damage, Embeddings, Hinted
 from envs.showdown.players import FOE_1, MON, Doubles, MaxBasePower, MaxDamage
 from envs.showdown.teams import generate_teams, read_teams
 from lit_rl.evaluation import Matches
@@ -257,6 +256,33 @@ def test_expected_damage_is_what_the_scripted_player_reckons():
                 compared += expected > 0
         env.step(env.sample(env.legal.astype(np.float32)))
     assert compared > 200
+
+
+@needs_showdown
+def test_hints_alone_choose_as_max_damage_does():
+    """With trust in the expected damage and nothing else, the likeliest action is one of the scripted player's."""
+    body, player, env, compared, agreed = (
+        Hinted(INTERFACE, width=8, embedding=4),
+        MaxDamage(INTERFACE),
+        ShowdownEnv(8, 15),
+        0,
+        0,
+    )
+    for layer in (body.policy[-1], body.trust):
+        torch.nn.init.zeros_(layer.weight), torch.nn.init.zeros_(layer.bias)
+    body.trust.bias.data = torch.tensor([1.0, -1.0])
+    for _ in range(40):
+        logits, value = body(torch.from_numpy(env.obs))
+        likeliest = torch.where(torch.from_numpy(env.legal), logits, -1e9).argmax(1)
+        assert logits.shape == env.legal.shape and value.shape == (8,)
+        for b in range(8):
+            told = parts(INTERFACE, env.obs[b])
+            score = player.scores(told, env.legal[b])
+            if told["choice"][0] == MOVE and score.max() > 0.01:
+                compared += 1
+                agreed += score[likeliest[b]] >= score.max() - 1e-4
+        env.step(env.sample(env.legal.astype(np.float32)))
+    assert compared > 100 and agreed >= 0.97 * compared, (agreed, compared)
 
 
 def _less(obs, i):

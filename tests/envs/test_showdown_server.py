@@ -25,7 +25,10 @@ from lit_rl.networks import Recurrent
 
 missing = absent() or ("" if importlib.util.find_spec("websockets") else "websockets is not installed")
 needs_server = pytest.mark.skipif(bool(missing), reason=missing)
-needs_peer = pytest.mark.skipif(not importlib.util.find_spec("poke_env"), reason="poke-env is not installed")
+PYTHON = os.environ.get("POKE_ENV_PYTHON", sys.executable)  # which has poke-env: it may need other versions than ours
+ASKS = "import importlib.util, sys; sys.exit(importlib.util.find_spec('poke_env') is None)"
+peer_missing = subprocess.run([PYTHON, "-c", ASKS], check=False).returncode != 0
+needs_peer = pytest.mark.skipif(peer_missing, reason="poke-env is not installed")
 PEER = Path(__file__).with_name("showdown_peer.py")
 SECONDS = 120
 
@@ -100,7 +103,7 @@ def test_two_of_ours_meet_on_a_server(server, tmp_path, capsys):
 @needs_peer
 def test_an_independent_client_agrees_on_how_battles_went(server):
     bot = bot_process(server, "envs.showdown.players.MaxDamage", "--name", "Ours", "--games", "2")
-    command = [sys.executable, str(PEER), "RandomPlayer", server.removeprefix("ws://"), "Ours", "2"]
+    command = [PYTHON, str(PEER), "RandomPlayer", server.removeprefix("ws://"), "Ours", "2"]
     peer = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     won = bot.communicate(timeout=SECONDS)[0].count(": won")
     assert f"won {2 - won} of 2" in peer.stdout

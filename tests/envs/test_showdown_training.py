@@ -1,10 +1,14 @@
 """The configs of Pokémon Showdown train: imitation, PPO, R-NaD with exploiters and memory; skipped without Node."""
 
+import contextlib
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
-from test_showdown import needs_showdown
+from test_showdown import alive, needs_showdown
 
 ENCODER = "{class_path: envs.showdown.network.Embeddings, init_args: {width: 8, embedding: 4}}"
 SMALL = (
@@ -16,7 +20,8 @@ MEMORY = (
     "--model.network", "{class_path: Recurrent, init_args: {memory: 8, encoder: " + ENCODER + "}}",
     "--model.minibatches.chunk_length", "16",
 )  # fmt: skip
-PLAIN = ("--model.network", "{class_path: Encoded, init_args: {encoder: " + ENCODER + "}}")
+BODY = "{class_path: envs.showdown.network.Hinted, init_args: {width: 8, embedding: 4}}"
+PLAIN = ("--model.network", "{class_path: Headed, init_args: {body: " + BODY + "}}")
 FEW = ("--model.minibatches.num_minibatches", "1", "--model.minibatches.update_epochs", "1")
 
 
@@ -53,7 +58,7 @@ def test_an_imitator_trains_and_ppo_begins_as_it(command, tmp_path):
 def test_rnad_trains_with_references_a_past_and_an_exploiter(command, tmp_path, network):
     exploiter = tmp_path / "exploiter.yaml"
     text = (Path(__file__).parents[2] / "configs" / "vgc_exploiter.yaml").read_text()
-    theirs = "{class_path: Encoded, init_args: {encoder: envs.showdown.network.Embeddings}}"
+    theirs = "{class_path: Headed, init_args: {body: envs.showdown.network.Hinted}}"
     assert theirs in text
     exploiter.write_text(text.replace(theirs, network[1]))
     callbacks = json.dumps([
@@ -74,3 +79,32 @@ def test_rnad_trains_with_references_a_past_and_an_exploiter(command, tmp_path, 
     (verdict,) = (folder(tmp_path) / "exploiters").glob("*/version_0/verdict.json")
     assert json.loads(verdict.read_text())["games"] == 2
     assert last["league/exploiters_registered"] + last["league/exploiters_rejected"] == 1
+
+
+def children(pid):
+    """Processes whose parent is `pid`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+@needs_showdown
+def test_no_host_outlives_a_run_that_is_killed(tmp_path):
+    words = (*SMALL, *PLAIN, *FEW, "--model.credit.cut_games", "bootstrap", "--data.num_hosts", "2")
+    command = [sys.executable, "-m", "lit_rl", "fit", "--config", "vgc_ppo", *words, "--trainer.max_epochs", "1000"]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end, hosts = time.monotonic() + 120, []
+        while len(hosts) < 2 or not (folder(tmp_path) / "metrics.csv").exists():
+            assert run.poll() is None and time.monotonic() < end
+            time.sleep(0.2)
+            hosts = children(run.pid)
+    finally:
+        run.kill()
+        run.wait()
+    while any(map(alive, hosts)):
+        assert time.monotonic() < end + 10, hosts
+        time.sleep(0.1)
