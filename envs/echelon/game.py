@@ -9,7 +9,14 @@ from envs.echelon.maps import MAPS
 from envs.echelon.mechs import ACTION_NAMES, CLASSES, NUM_ACTIONS, SLOTS, VERSION, state_dtype
 from envs.echelon.observe import observe, parts_of, redact
 from envs.echelon.render import render
-from envs.echelon.rules import apply_action, chance_probs, clear, current_player, legal_actions, max_steps
+from envs.echelon.rules import (
+    apply_action,
+    chance_probs,
+    clear,
+    current_player,
+    legal_actions,
+    max_steps,
+)
 from envs.echelon.score import bonus, rewards
 from envs.game import Game
 

@@ -125,12 +125,11 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", help="of the GIF, or of a PNG of four positions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--game", default="envs.echelon")
     options = parser.parse_args(args)
     from envs.echelon.heuristics import lieutenant_50
     from envs.game import load_game
 
-    states = play(load_game(options.game), lieutenant_50, options.seed)
+    states = play(load_game("envs.echelon"), lieutenant_50, options.seed)
     if options.path.endswith(".png"):
         strip(options.path, states)
     else:
