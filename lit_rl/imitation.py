@@ -1,7 +1,7 @@
 """Imitation: the policy learns to act as a teacher would, at the decisions that it meets itself.
 
-DAgger (Ross et al. 2011, arXiv 1011.0686): the learner plays, the teacher is asked at each of its decisions what he
-would do there, and the learner takes cross-entropy steps towards that. So it sees its own mistakes, and how the teacher
+DAgger (Ross et al. 2011, arXiv 1011.0686): the learner plays, the teacher is asked at each decision what it would do
+there, and the learner takes cross-entropy steps towards that. So the learner meets its own mistakes, and how the teacher
 gets out of them. The critic learns what the learner's own play is worth, as in PPO, which may begin with both
 (`callbacks.StartFrom`). What it leaves out: the data of earlier iterations, which DAgger keeps; and play by a mixture
 with the teacher.
@@ -118,7 +118,7 @@ class Imitation(L.LightningModule):
         return self.policy if self.average is None else self.average.module
 
     def notes(self, env: Env, rows: np.ndarray) -> dict[str, Tensor]:
-        """teacher [n, A]: what he would do at the decisions that the learner is about to make in these rows."""
+        """teacher [n, A]: what it would do at the decisions that the learner is about to make in these rows."""
         probs = np.zeros(env.legal.shape, np.float32)
         self.teacher.act(env, rows, probs)
         probs = probs[rows] * env.legal[rows]
