@@ -1,8 +1,8 @@
 """Imitation: the policy learns to act as a teacher would, at the decisions that it meets itself.
 
 DAgger (Ross et al. 2011, arXiv 1011.0686): the learner plays, the teacher is asked at each decision what it would do
-there, and the learner takes cross-entropy steps towards that. So the learner meets its own mistakes, and how the teacher
-gets out of them. The critic learns what the learner's own play is worth, as in PPO, which may begin with both
+there, and the learner takes cross-entropy steps towards that. So the learner meets its own mistakes, and how the
+teacher gets out of them. The critic learns what the learner's own play is worth, as in PPO, which may begin with both
 (`callbacks.StartFrom`). What it leaves out: the data of earlier iterations, which DAgger keeps; and play by a mixture
 with the teacher.
 
