@@ -41,7 +41,8 @@ class NoDecisionError(RulesError):
 class Env(Protocol):
     """B games, each at a decision of some player. Arrays are read by others and written by the env alone.
 
-    `step` overwrites all arrays in place; who keeps one copies it.
+    `step` overwrites all arrays in place; who keeps one copies it. An env inherits from this class: `parts`, `send`,
+    `receive` and `rest` are for those whose steps are dear, and do the plain thing in all others.
     """
 
     parts: tuple[slice, ...] = (ALL_ROWS,)

@@ -57,7 +57,7 @@ from lit_rl.run.checkpoint_files import newest_verified, replace_file, verify
 from lit_rl.run.checkpoint_io import VerifiedCheckpointIO
 from lit_rl.run.display import undying
 from lit_rl.run.errors import LARGEST_FLOAT, LARGEST_INT, ArtefactError, ConfigError, exit_code, out_of_memory
-from lit_rl.run.memory import keep_freed_memory
+from lit_rl.run.freed_memory import keep_freed_memory
 from lit_rl.run.messages import one_line
 from lit_rl.run.quiet import quiet
 from lit_rl.run.remote_log import close_remote_logs, open_remote_log

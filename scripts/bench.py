@@ -829,7 +829,7 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     import torch
 
-    from lit_rl.run.memory import keep_freed_memory
+    from lit_rl.run.freed_memory import keep_freed_memory
 
     torch.set_num_threads(args.threads)
     keep_freed_memory()  # as the command does

@@ -8,6 +8,7 @@ from dataclasses import fields
 import numpy as np
 
 from datamodules.self_play import SelfPlayDataModule
+from envs.env import Env
 from envs.game import CHANCE, TERMINAL, Interface, load_game
 from envs.rng import make_streams, uniform
 from envs.vector_env import ACTION_STREAM, CHANCE_STREAM
@@ -16,7 +17,7 @@ RULES = load_game("envs.kuhn_poker")
 INTERFACE = Interface(**{f.name: getattr(RULES, f.name) for f in fields(Interface)})
 
 
-class Simulator:
+class Simulator(Env):
     """B games of `rules`, stepped in a loop; satisfies `envs.env.Env`."""
 
     def __init__(self, num_envs, seed, rules=RULES, game=INTERFACE):

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from lit_rl.run.memory import keep_freed_memory
+from lit_rl.run.freed_memory import keep_freed_memory
 
 SCRIPT = """
 import resource, torch
-from lit_rl.run.memory import keep_freed_memory
+from lit_rl.run.freed_memory import keep_freed_memory
 keep_freed_memory()
 convolution = torch.nn.Conv2d(32, 32, 3, padding=1)
 for i in range(6):
