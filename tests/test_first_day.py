@@ -112,6 +112,7 @@ def test_resume_and_validate(first_run, elsewhere):
     assert number_in(litrl("validate", *last, folder=elsewhere)) == number_in(out)
 
 
+@pytest.mark.slow
 def test_own_game_and_network(project, elsewhere):
     """5. and 7.: checked, trained on, resumed and recorded, from any folder."""
     mine = ("--data.game", "my_game", "--model.network", "my_network.MyNet", "--model.network.width", "6")

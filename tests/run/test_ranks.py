@@ -36,7 +36,7 @@ MEMORY = ("last_card_ppo", "ddp", [
 
 @pytest.mark.parametrize(
     ("config", "strategy", "more"),
-    [PPO, *(pytest.param(*run, marks=pytest.mark.slow) for run in (ARMAC, MEMORY))],
+    [pytest.param(*run, marks=pytest.mark.slow) for run in (PPO, ARMAC, MEMORY)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_two_ranks_go_on_bit_by_bit(run, litrl, tmp_path, config, strategy, more):

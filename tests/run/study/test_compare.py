@@ -124,6 +124,7 @@ def test_the_command_draws_and_refuses_in_one_line(make_run, tmp_path, capsys, m
 FEW = ["--", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1", "--trainer.log_every_n_steps", "1"]
 
 
+@pytest.mark.slow
 def test_seeds_trains_each_and_tells_the_worst(tmp_path, capsys):
     seeds.main(["kuhn_ppo", "--seeds", "4", "5", "--jobs", "1", "--folder", str(tmp_path), *FEW])
     out = capsys.readouterr().out
