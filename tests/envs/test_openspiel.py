@@ -47,7 +47,7 @@ def test_it_is_an_env(path, truncate_after):
         "final_player": ((b,), np.int8), "final_out": ((b, p), np.bool_), "history": ((b, p, *d), np.float32),
         "num_decisions": ((b,), np.int32), "action_streams": ((b,), np.uint64), "game_streams": ((b,), np.uint64),
     }  # fmt: skip
-    assert Env.__annotations__.keys() == {*shapes, "game", "num_envs"}
+    assert Env.__annotations__.keys() == {*shapes, "game", "num_envs", "parts"}
     for _ in range(30):
         for name, (shape, dtype) in shapes.items():
             assert (getattr(env, name).shape, getattr(env, name).dtype) == (shape, dtype), name
