@@ -2,8 +2,7 @@
 
 import lightning as L
 
-from lit_rl.algorithm import rollout_of
-from lit_rl.meter import is_log_iteration
+from lit_rl.algorithm import is_log_iteration, rollout_of
 
 
 class EpisodeStats(L.Callback):

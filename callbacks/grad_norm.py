@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
-from lit_rl.meter import is_log_iteration
+from lit_rl.algorithm import is_log_iteration
 from lit_rl.run.saved_values import need, saved_dict, saved_list
 
 

@@ -9,8 +9,8 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lit_rl.algorithm import is_log_iteration
 from lit_rl.armac.mix_scheduler import MixStatistics
-from lit_rl.meter import is_log_iteration
 from lit_rl.run.checkpoint_files import replace_file
 from lit_rl.run.errors import ConfigError
 from lit_rl.run.saved_values import need, saved_dict, saved_float, saved_int, saved_list, saved_text

@@ -13,8 +13,7 @@ from jsonargparse.typing import PositiveInt
 
 from envs.game import Game
 from envs.rng import derive_key
-from lit_rl.algorithm import collecting_of, rollout_of
-from lit_rl.meter import is_log_iteration
+from lit_rl.algorithm import collecting_of, is_log_iteration, rollout_of
 from lit_rl.rollout import Collecting, Rollout, collect
 from lit_rl.run.errors import ArtefactError, ConfigError, check_ranges
 from lit_rl.run.replay import finished_games, game_record, weights_hash

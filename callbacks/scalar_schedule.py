@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import lightning as L
 
-from lit_rl.meter import is_log_iteration
+from lit_rl.algorithm import is_log_iteration
 from lit_rl.run.errors import ConfigError, check_ranges
 from lit_rl.schedules import Schedule
 

@@ -6,10 +6,10 @@ import lightning as L
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from datamodules.league_play import LeagueDataModule
+from lit_rl.algorithm import is_log_iteration
 from lit_rl.league.league import Member
 from lit_rl.league.opposition import Opposition
 from lit_rl.league.player_file import network_of, save_player
-from lit_rl.meter import is_log_iteration
 from lit_rl.run.errors import ConfigError, check_ranges
 
 

@@ -4,7 +4,7 @@ import time
 
 import lightning as L
 
-from lit_rl.meter import is_log_iteration
+from lit_rl.algorithm import is_log_iteration
 
 
 class Throughput(L.Callback):

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from envs.env import Env
 from envs.game import load_interface
 from lit_rl import losses
+from lit_rl.algorithm import Meter
 from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
 from lit_rl.league.players import Player, load_player
-from lit_rl.meter import Meter
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, average_of, output_of, state_shape_of
 from lit_rl.returns import Credit, gae

@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 from envs.game import load_interface
 from lit_rl import losses
+from lit_rl.algorithm import Meter
 from lit_rl.batches import Batch, Minibatches, minibatches
 from lit_rl.evaluation import evaluation_step, table_step
-from lit_rl.meter import Meter
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, average_of, output_of
 from lit_rl.returns import Credit, gae

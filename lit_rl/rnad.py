@@ -37,10 +37,9 @@ from torch import Tensor, nn
 
 from envs.game import load_interface
 from lit_rl import losses
-from lit_rl.algorithm import check_whole_iterations
+from lit_rl.algorithm import Meter, check_whole_iterations
 from lit_rl.batches import Batch, Minibatches, memories, minibatches, one_by_one
 from lit_rl.evaluation import evaluation_step, table_step
-from lit_rl.meter import Meter
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory, PolicyOutput, average_of, output_of, state_shape_of
 from lit_rl.references import Magnet, ReferenceFactory

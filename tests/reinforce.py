@@ -9,8 +9,8 @@ from jsonargparse.typing import NonNegativeFloat, PositiveFloat
 
 from envs.game import load_interface
 from lit_rl import losses
+from lit_rl.algorithm import Meter
 from lit_rl.evaluation import evaluation_step, table_step
-from lit_rl.meter import Meter
 from lit_rl.networks import MLP
 from lit_rl.policy import NetworkFactory
 from lit_rl.returns import gae

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from envs.game import load_interface
 from envs.rng import derive_key
 from lit_rl import losses
-from lit_rl.algorithm import check_whole_iterations
+from lit_rl.algorithm import Meter, check_whole_iterations
 from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, mix_statistics
 from lit_rl.armac.critic_memory import CriticMemoryFactory, FadingTargets
 from lit_rl.armac.infostates import uniform_of_rows
@@ -52,7 +52,6 @@ from lit_rl.armac.parameter_groups import Groups, check_strategy, clip_groups, g
 from lit_rl.armac.rows import Rows
 from lit_rl.armac.state_keys import InfostateKeys, StateKeysFactory
 from lit_rl.evaluation import evaluation_step, table_step
-from lit_rl.meter import Meter
 from lit_rl.networks import MLP, CriticFactory, HistoryMLP
 from lit_rl.policy import NetworkFactory, state_shape_of
 from lit_rl.rollout import Collecting, Rollout
