@@ -5,6 +5,7 @@ from pathlib import Path
 
 import lightning as L
 
+from envs.game import load_interface
 from lit_rl.league.player_file import load_network
 from lit_rl.run.errors import ArtefactError, ConfigError
 
@@ -16,10 +17,13 @@ class StartFrom(L.Callback):
 
     Args:
         policy: player file or checkpoint, of the same game and network.
+        game: import path of the file's game where it is another than the run's: a lesson, of which the network has the
+            same weights.
     """
 
-    def __init__(self, policy: str):
+    def __init__(self, policy: str, game: str | None = None):
         self.policy = policy
+        self.game = None if game is None else load_interface(game)
 
     def check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not Path(self.policy).is_file():
@@ -29,7 +33,8 @@ class StartFrom(L.Callback):
         if trainer.ckpt_path is not None:
             return
         try:
-            source = load_network(Path(self.policy), pl_module.game, make=lambda: copy.deepcopy(pl_module.policy))
+            game = self.game or pl_module.game
+            source = load_network(Path(self.policy), game, make=lambda: copy.deepcopy(pl_module.policy))
             for part in pl_module.modules():
                 if type(part) is type(pl_module.policy):
                     part.load_state_dict(source.state_dict())

@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.self_play import REMEDY, SelfPlayDataModule
 from envs.env import Env
@@ -43,9 +43,11 @@ class LeagueDataModule(SelfPlayDataModule):
             classes of players, {class_path, init_args} (`lit_rl.league.players`).
         matchmaker: import path of a function of `lit_rl.league.matchmaking`, whose own go by their bare names.
         matchmaker_options: its arguments by name.
+        rung: where on a ladder the learner stands, for the matchmaker `rungs`; a curriculum is a schedule of it.
         self_play_share: share of the games in which the current policy has all seats.
         refresh_every: iterations between two looks at the league.
         memory_games: results with a member count as this many games at most, the newer ones the more.
+        rate_training: ratings follow from these games; false where matches rate the members (`Promotion`).
         run: the learner's name in the league; null: main, or in a league outside the run folder a name of its own.
         num_envs: games played side by side, per device.
         num_steps: decisions per game and iteration; num_envs * num_steps make one rollout.
@@ -69,9 +71,11 @@ class LeagueDataModule(SelfPlayDataModule):
         opponents: Sequence[str | dict[str, Any]] = (),
         matchmaker: str = "pfsp",
         matchmaker_options: dict[str, Any] | None = None,
+        rung: NonNegativeFloat = 0.0,
         self_play_share: ClosedUnitInterval = 0.5,
         refresh_every: PositiveInt = 20,
         memory_games: PositiveFloat = 1000.0,
+        rate_training: bool = True,
         run: str | None = None,
         num_envs: PositiveInt = 1024,
         num_steps: PositiveInt = 16,
@@ -92,9 +96,9 @@ class LeagueDataModule(SelfPlayDataModule):
             raise ConfigError(f"game={game}: a league needs a game of two players or teams, or more")
         self.league_file, self.run = league, run
         self.permanent = permanent_members(opponents, self.game)
-        self.matchmaker = load_matchmaker(matchmaker, matchmaker_options)
-        self.self_play_share, self.refresh_every = self_play_share, refresh_every
-        self.memory_games = float(memory_games)
+        self.matchmaker = load_matchmaker(matchmaker, matchmaker_options, [m.name for m in self.permanent])
+        self.rung, self.self_play_share, self.refresh_every = rung, self_play_share, refresh_every
+        self.memory_games, self.rate_training = float(memory_games), rate_training
         self.settings |= {"matchmaker": matchmaker, "refresh_every": int(refresh_every)}
         self.settings |= {"memory_games": float(memory_games)}
 
@@ -139,6 +143,7 @@ class LeagueDataModule(SelfPlayDataModule):
             league=League(path, self.game) if path is not None and trainer.is_global_zero else None,
             folder=None if path is None else path.parent,
             memory_games=self.memory_games,
+            rate_training=self.rate_training,
             sum_over_ranks=self._sum_over_ranks,
             from_first_rank=trainer.strategy.broadcast,
         )
@@ -152,7 +157,8 @@ class LeagueDataModule(SelfPlayDataModule):
         except ArtefactError as error:
             raise ArtefactError(f"{error}; {REMEDY}") from None
         if opposition.refreshed < 0 or iteration >= opposition.refreshed + self.refresh_every:
-            opposition.refresh(iteration, int(self.trainer.lightning_module.decisions), float(self.self_play_share))
+            decisions = int(self.trainer.lightning_module.decisions)
+            opposition.refresh(iteration, decisions, float(self.self_play_share), float(self.rung))
 
     def load_player(self, spec: Spec, sha256: str | None = None) -> Player:
         """Who plays as `spec` says, on the learner's device; a file that does not say its network has the learner's."""

@@ -34,6 +34,7 @@ from callbacks.grad_norm import GradNorm
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.mix_lambda import MixLambda
 from callbacks.oracle_exploiter import OracleExploiter
+from callbacks.promotion import Promotion
 from callbacks.replay import Replay
 from callbacks.scalar_schedule import ScalarSchedule
 from callbacks.snapshot import Snapshot
@@ -87,6 +88,7 @@ __all__ = [
     "Matches",
     "MixLambda",
     "OracleExploiter",
+    "Promotion",
     "RNaD",
     "Replay",
     "RetrospectiveDataModule",

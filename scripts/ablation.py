@@ -68,6 +68,7 @@ def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
         for name, value in model.get("init_args", {}).items()
     }
     config["model"] |= model | {"init_args": init_args | settings}
+    config["data"]["init_args"] |= overlay.get("data", {})
     if "entropy" in overlay:
         others = [
             c for c in config["trainer"]["callbacks"]
@@ -79,19 +80,22 @@ def with_overlay(base: Path, overlay: dict, iterations: int | None) -> str:
 
 
 def measure(name: str, seed: int, args: argparse.Namespace) -> dict:
-    """The summary of one run, which may have been finished before: its folder is named after its config's digest."""
-    text = with_overlay(args.config, args.variants[name], args.iterations)
-    folder = args.folder / name.replace(" ", "_") / hashlib.sha256(text.encode()).hexdigest()[:12]
-    done = sorted((folder / f"seed_{seed}").glob("version_*/summary.json"))
-    if done:
-        summary = json.loads(done[0].read_text())
-    else:
-        config = folder / "config.yaml"
-        config.parent.mkdir(parents=True, exist_ok=True)
-        config.write_text(text)
-        summary = run(str(config), seed, folder, [])
+    """The summary of one run, see `finished`."""
+    summary = finished(name, with_overlay(args.config, args.variants[name], args.iterations), seed, args.folder)
     print(f"{name:<20} seed {seed}  NashConv {summary['nash_conv']:.4f}  {summary['seconds']:.0f} s", flush=True)
     return summary
+
+
+def finished(name: str, text: str, seed: int, folder: Path) -> dict:
+    """The summary of a run of the config `text`, finished before or now: the text's digest names its folder."""
+    folder = folder / name.replace(" ", "_") / hashlib.sha256(text.encode()).hexdigest()[:12]
+    done = sorted((folder / f"seed_{seed}").glob("version_*/summary.json"))
+    if done:
+        return json.loads(done[0].read_text())
+    config = folder / "config.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(text)
+    return run(str(config), seed, folder, [])
 
 
 def draw(results: dict[str, list[float]], title: str, path: Path) -> None:

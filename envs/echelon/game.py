@@ -5,27 +5,32 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from envs.echelon.maps import MAPS
+from envs.echelon.maps import MAPS, nearest_maps
 from envs.echelon.mechs import ACTION_NAMES, CLASSES, NUM_ACTIONS, SLOTS, VERSION, state_dtype
 from envs.echelon.observe import observe, parts_of, redact
 from envs.echelon.render import render
 from envs.echelon.rules import (
     apply_action,
-    chance_probs,
     clear,
     current_player,
     legal_actions,
     max_steps,
 )
-from envs.echelon.score import bonus, rewards
+from envs.echelon.score import FORMATIONS, bonus, rewards
 from envs.game import Game
 
 
-def echelon(name: str, roster: Sequence[int]) -> Game:
+def echelon(name: str, roster: Sequence[int], maps: int = MAPS, formation: str = "standard") -> Game:
     """Two packs of the classes in `roster`, numbers of `envs.echelon.mechs.CLASSES`.
 
+    Args:
+        name: of the game; games that differ in anything need different names.
+        maps: chance deals one of so many, those with the shortest ways to the zone.
+        formation: of the bonus, one of `envs.echelon.score.FORMATIONS`.
+
     Raises:
-        ValueError: an empty pack, one that is larger than the slots, or a class that does not exist.
+        ValueError: an empty pack, one that is larger than the slots, a class or formation that does not exist, or more
+            maps than there are.
     """
     roster = tuple(roster)
     if not 1 <= len(roster) <= SLOTS:
@@ -34,14 +39,28 @@ def echelon(name: str, roster: Sequence[int]) -> Game:
         raise ValueError(
             f"{name}: no class {unknown[0]!r} in the pack; use 0 to {len(CLASSES) - 1}: {', '.join(CLASSES)}"
         )
+    if formation not in FORMATIONS:
+        raise ValueError(f"{name}: formation={formation!r}: must be one of {', '.join(FORMATIONS)}")
+    try:
+        dealt = nearest_maps(maps)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     pack = len(roster)
     kinds = np.array(roster * 2, np.int8)
+    style = FORMATIONS.index(formation)
 
     @njit
     def init(state):
         clear(state)
         for m in range(len(kinds)):
             state.kind[m] = kinds[m]
+        state.formation = style
+
+    @njit
+    def chance_probs(state, probs):
+        for number in range(MAPS):
+            if dealt[number]:
+                probs[number] = 1.0 / maps
 
     parts = parts_of(pack)
     return Game(

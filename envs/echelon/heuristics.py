@@ -3,8 +3,8 @@
     random                     any legal action
     idle                       nothing
     zone_walker                walks to the zone and fires at nobody
-    lieutenant_20, _50, _100   walks to the zone, turns to the nearest enemy that it sees, keeps its distance, vents,
-                               and fires where it can, with that probability (in percent) at each decision
+    lieutenant_05, _10, _20,   walks to the zone, turns to the nearest enemy that it sees, keeps its distance, vents,
+    _50, _100                  and fires where it can, with that probability (in percent) at each decision
     Cheater                    the same at 100, but it knows where every enemy is: a class of players, since no
                                heuristic of `envs.heuristics` can peek
 
@@ -185,11 +185,14 @@ def lieutenant(fire: float):
     return heuristic
 
 
-lieutenant_20, lieutenant_50, lieutenant_100 = lieutenant(0.2), lieutenant(0.5), lieutenant(1.0)
+lieutenant_05, lieutenant_10, lieutenant_20 = lieutenant(0.05), lieutenant(0.1), lieutenant(0.2)
+lieutenant_50, lieutenant_100 = lieutenant(0.5), lieutenant(1.0)
 OPPONENTS = {
     "random": random,
     "idle": idle,
     "zone_walker": zone_walker,
+    "lieutenant_05": lieutenant_05,
+    "lieutenant_10": lieutenant_10,
     "lieutenant_20": lieutenant_20,
     "lieutenant_50": lieutenant_50,
     "lieutenant_100": lieutenant_100,

@@ -219,6 +219,20 @@ POOL = check_pool(make_pool(MAPS))
 GROUND, SIGHT, PATH, ZONE, SPAWN = POOL.ground, POOL.sight, POOL.path, POOL.zone, POOL.spawn
 
 
+def nearest_maps(count: int) -> np.ndarray:
+    """[MAPS] bool: the `count` maps with the shortest way from the spawns to the zone.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not 1 <= count <= MAPS:
+        raise ValueError(f"maps={count}: the pool has 1 to {MAPS}")
+    at_spawn = [int(path[int(HALF - SPAWN_X), int(HALF + y)]) for path, y in zip(PATH, SPAWN)]
+    chosen = np.zeros(MAPS, np.bool_)
+    chosen[np.argsort(at_spawn, kind="stable")[:count]] = True
+    return chosen
+
+
 @njit
 def column(at):
     """The column in which a coordinate lies; those beyond the map belong to its edge."""

@@ -129,6 +129,7 @@ def state_dtype(pack: int) -> np.dtype:
             ("advanced", np.int8),  # the last action has advanced the world
             ("over", np.int8),
             ("winner", np.int8),  # team; -1: nobody
+            ("formation", np.int8),  # of the bonus; the same in all games of one `Game`
         ]
     )
 

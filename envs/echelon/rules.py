@@ -5,7 +5,7 @@ Nobody sees what others have decided in the same tick: `envs.echelon.observe` te
 
 from numba import njit
 
-from envs.echelon.maps import MAPS, SPAWN, SPAWN_X, ZONE
+from envs.echelon.maps import SPAWN, SPAWN_X, ZONE
 from envs.echelon.mechs import (
     EWAR,
     HP,
@@ -106,12 +106,6 @@ def legal_actions(state, legal):
     if is_up(state, state.mover):
         for a in range(1, NUM_ACTIONS):
             legal[a] = True
-
-
-@njit
-def chance_probs(state, probs):
-    for number in range(MAPS):
-        probs[number] = 1.0 / MAPS
 
 
 @apart

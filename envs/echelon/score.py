@@ -5,6 +5,7 @@ to the zone is a potential's differences (Ng et al. 1999, with gamma 1), so that
 last place and the first and cannot change who plays best.
 """
 
+import numpy as np
 from numba import njit
 
 from envs.echelon.maps import OFF_PATH, PATH, SIZE, ZONE, column
@@ -21,6 +22,8 @@ IN_ZONE = 2.0  # times as much count damage, kill and assist from within the zon
 PAINTER_SHARE = 0.4  # of a kill
 DEATH_IN_ZONE, DEATH = -0.05, -1.0
 PAINTED, PAINT_USED, PAINT_WASTED = 0.3, 1.0, -0.1  # used: somebody else hits what is painted
+FORMATIONS = ("loose", "standard", "close")  # of the documents: how much staying together in the zone is worth
+OF_PRESENCE, OF_DEATH, OF_APPROACH = (np.array(x) for x in ((0.3, 1.0, 2.0), (0.3, 1.0, 2.5), (0.5, 1.0, 1.5)))
 CONTESTED = 0.5  # share of the zone that both have, the heavier side more
 LEAD = 1.0  # zone points, which are seconds: the sides are even if they differ by no more
 
@@ -54,7 +57,7 @@ def credit_death(state, m):
             _earn_in_fight(state, helper, ASSIST)
     if painter >= 0:
         earn(state, painter, PAINTER_SHARE * KILL)
-    earn(state, m, DEATH_IN_ZONE if state.inside[m] else DEATH)
+    earn(state, m, DEATH_IN_ZONE if state.inside[m] else DEATH * OF_DEATH[state.formation])
 
 
 @njit
@@ -90,14 +93,14 @@ def hold(state):
         for j in range(pack):
             m = team * pack + j
             if state.inside[m]:
-                earn(state, m, PRESENCE * state.control[team] / friends**0.5)
+                earn(state, m, PRESENCE * OF_PRESENCE[state.formation] * state.control[team] / friends**0.5)
                 if not state.arrived[m]:
                     state.arrived[m] = 1
                     earn(state, m, ARRIVAL)
     for m in range(len(state.x)):
         if state.alive[m]:
             now = potential_of(state, m)
-            state.approach[m] += UNIT * APPROACH * (now - state.potential[m])
+            state.approach[m] += UNIT * APPROACH * OF_APPROACH[state.formation] * (now - state.potential[m])
             state.potential[m] = now
 
 

@@ -11,7 +11,7 @@ and players); what else a run is configured with does not matter.
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -31,6 +31,7 @@ IMPOSSIBLE = (
     "OR max(abs(member_return), abs(opponent_return), member_square, opponent_square) > 1e300"
 )
 LONGEST_JSON = 100_000  # characters of init_args and of notes
+Rate = Callable[[Mapping[str, Rating], Iterable[Score]], dict[str, Rating]]  # ratings before -> those of who played
 
 
 class Member(NamedTuple):
@@ -241,10 +242,15 @@ class League:
         own.sort(key=lambda m: (m.birth, m.name))
         self.set_state("retired", {m.name: f"not among the {keep} newest" for m in own[: max(0, len(own) - keep)]})
 
-    def record(self, run: str, iteration: int, source: str, results: Iterable[Result], rate: bool = True) -> bool:
+    def record(
+        self, run: str, iteration: int, source: str, results: Iterable[Result], rate: Rate | None = rate_period
+    ) -> bool:
         """Take in a batch of results, and settle it as a rating period; False if this batch is there already.
 
         A run that is resumed plays its last iterations again, so a batch is known by run, iteration and source.
+
+        Args:
+            rate: how ratings follow from it, a function of `ratings`; None leaves them as they are.
 
         Raises:
             ConfigError: a name that is no member. ValueError: negative counts.
@@ -257,18 +263,35 @@ class League:
             members = {m.name: m for m in self.members()}
             for name in {name for r in results for name in r[:2]} - members.keys():
                 raise ConfigError(f"results of {name!r}: the league has no such member; add it first")
-            if self._rows.rows("batches", "WHERE run = ? AND iteration = ? AND source = ?", (run, iteration, source)):
+            if self.has_batch(run, iteration, source):
                 return False
             ((batch,),) = self._rows.query("SELECT coalesce(max(id), 0) + 1 FROM batches")
             self._rows.insert("batches", (batch, run, iteration, source))
             self._rows.insert("results", *((batch, *r) for r in results))
-            if rate:
+            if rate is not None:
                 scores = [Score(r.member, r.opponent, r.wins + 0.5 * r.draws, r.games) for r in results]
-                after = rate_period({name: m.rating for name, m in members.items()}, scores)
+                after = rate({name: m.rating for name, m in members.items()}, scores)
                 for name, rating in after.items():
                     if rating != members[name].rating:
                         self._rows.update("members", _row(members[name]._replace(rating=rating)))
         return True
+
+    def has_batch(self, run: str, iteration: int, source: str) -> bool:
+        """Whether this batch of results has been taken in."""
+        where = "WHERE run = ? AND iteration = ? AND source = ?"
+        return bool(self._rows.rows("batches", where, (run, iteration, source)))
+
+    def set_rating(self, name: str, rating: Rating) -> None:
+        """Rate the member `name` as somebody else is who plays as it does.
+
+        Raises:
+            ConfigError: no such member.
+        """
+        with self._rows.transaction():
+            member = self.find(name)
+            if member is None:
+                raise ConfigError(f"rating of {name!r}: the league has no such member; add it first")
+            self._rows.update("members", _row(member._replace(rating=rating)))
 
     def results(self) -> list[tuple[str, int, str, Result]]:
         """All of them: (run, iteration, source, result)."""
@@ -322,8 +345,16 @@ class League:
                 content = [members, Rating() if own is None else own.rating, self.games().get(run, 0)]
                 rows = [(run, iteration, json.dumps(content))]
                 self._rows.insert("rosters", rows[0])
+        return self._roster(*rows[0])
+
+    def rosters(self, run: str) -> dict[int, Roster]:
+        """iteration -> what `run` was offered from then on, in order: how ratings went over the run."""
+        rows = sorted(self._rows.rows("rosters", "WHERE run = ?", [run]), key=lambda row: row[1])
+        return {iteration: self._roster(run, iteration, content) for _, iteration, content in rows}
+
+    def _roster(self, run: str, iteration: int, content: str) -> Roster:
         with self._well_formed(f"the roster of {run[:200]!r}, iteration {iteration},"):
-            members, own, games = json.loads(rows[0][2])
+            members, own, games = json.loads(content)
             known = {m.name for m in self.members()}
             if unknown := members.keys() - known:
                 raise ValueError(f"{min(unknown)[:200]!r} is no member")

@@ -7,7 +7,7 @@ nothing registered: `matchmaker: my_pkg.my_function`. Letters: K members.
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,6 +32,7 @@ class Pool:
     rating: np.ndarray  # [K] float64, the members'
     learner_rating: float = 1500.0
     learner_games: float = 0.0
+    rung: float = 0.0  # where the learner stands on a ladder, which a schedule may say
 
     def win_rate(self, prior_games: float = 16.0) -> np.ndarray:
         """[K] the learner's win rates, smoothed by so many games of 1/2: (score + n/2) / (games + n)."""
@@ -153,6 +154,30 @@ def skill_matched(pool: Pool, sigma: float = 200.0, min_games: float = 20.0) -> 
     return _shares(weight)
 
 
+def rungs(pool: Pool, ladder: Sequence[str], others: float = 0.0) -> np.ndarray:
+    """A curriculum: members of a ladder, easiest first, of whom `pool.rung` says who is met.
+
+    Rung 1.3 is 0.7 of ladder[1] and 0.3 of ladder[2] (counted from 0); beyond the last rung it is the last one alone.
+    `others` is the share of all members that are not on the ladder, alike, as long as there are any.
+
+    Raises:
+        ConfigError: an empty ladder, somebody on it who is no member, or listed twice, or others outside [0, 1].
+    """
+    _unit_interval(others=others)
+    if not ladder or len(set(ladder)) < len(ladder):
+        raise ConfigError(f"ladder={list(ladder)}: needs somebody, and nobody twice")
+    if strangers := [name for name in ladder if name not in pool.names]:
+        raise ConfigError(f"ladder: {strangers[0]!r} is no member; there are {', '.join(pool.names)}")
+    rung = min(max(pool.rung, 0.0), len(ladder) - 1.0)
+    on_ladder = np.array([name in ladder for name in pool.names])
+    if on_ladder.all():
+        others = 0.0
+    shares = np.where(on_ladder, 0.0, others / max((~on_ladder).sum(), 1))
+    for number, name in enumerate(ladder):
+        shares[pool.names.index(name)] += (1.0 - others) * max(0.0, 1.0 - abs(rung - number))
+    return shares
+
+
 def _unit_interval(**values: float) -> None:
     for name, value in values.items():
         if not 0.0 <= value <= 1.0:
@@ -165,8 +190,9 @@ def _not_negative(**values: float) -> None:
             raise ConfigError(f"{name}={value}: must be finite and not negative")
 
 
-def load_matchmaker(path: str, options: Mapping | None = None) -> Matchmaker:
-    """The function at `path` (a bare name is one of this module's) with `options` filled in, tried on a small pool.
+def load_matchmaker(path: str, options: Mapping | None = None, names: Sequence[str] = ()) -> Matchmaker:
+    """The function at `path` (a bare name is one of this module's) with `options` filled in, tried on a small pool:
+    of the members `names`, or of one.
 
     Raises:
         ConfigError: no such function, an option that it does not have, or a value it refuses; names it.
@@ -175,7 +201,7 @@ def load_matchmaker(path: str, options: Mapping | None = None) -> Matchmaker:
     try:
         function = getattr(importlib.import_module(module or __name__), name)
     except (ImportError, AttributeError):
-        ours = ", ".join(f.__name__ for f in (uniform, role_weights, inverse_standing, pfsp, skill_matched))
+        ours = ", ".join(f.__name__ for f in (uniform, role_weights, inverse_standing, pfsp, skill_matched, rungs))
         raise ConfigError(f"matchmaker={path!r}: no such function; use {ours}, or an import path") from None
     options = dict(options or {})
     parameters = list(inspect.signature(function).parameters)[1:]
@@ -184,7 +210,9 @@ def load_matchmaker(path: str, options: Mapping | None = None) -> Matchmaker:
             raise ConfigError(f"matchmaker_options: {path} has no {option!r}; it has {', '.join(parameters) or 'none'}")
     matchmaker = partial(function, **options)
     try:
-        draw_shares(matchmaker, Pool(("probe",), ("past",), *np.zeros((4, 1)), np.full(1, 1500.0)))
+        names = tuple(names) or ("probe",)
+        k = len(names)
+        draw_shares(matchmaker, Pool(names, ("past",) * k, *np.zeros((4, k)), np.full(k, 1500.0)))
     except TypeError as error:
         raise ConfigError(f"matchmaker={path!r}: {error}; give it in matchmaker_options") from None
     return matchmaker

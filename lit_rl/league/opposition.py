@@ -27,6 +27,7 @@ from lit_rl.league.players import (
     path_and_arguments,
     player_class,
 )
+from lit_rl.league.ratings import rate_period
 from lit_rl.league.seating import DRAWS, LEARNER_RETURN, LOSSES, WINS, Seating
 from lit_rl.run.allowed import check_code, trust, trust_named_in
 from lit_rl.run.errors import ArtefactError, ConfigError
@@ -61,6 +62,7 @@ class Opposition:
         league: on the rank that reads and writes it; None on the others, or where there is no file.
         folder: what members' files are relative to, on every rank.
         memory_games: results with a member count as this many games at most, the newer ones the more.
+        rate_training: the league's ratings follow from these games, too.
         sum_over_ranks: tally [K, S, 7] float64 -> the sum of all ranks' tallies; identity for one process.
         from_first_rank: value -> the first rank's value, on every rank; identity for one process.
 
@@ -81,12 +83,13 @@ class Opposition:
         league: League | None = None,
         folder: Path | None = None,
         memory_games: float = 1000.0,
+        rate_training: bool = True,
         sum_over_ranks: Callable[[np.ndarray], np.ndarray] = lambda tally: tally,
         from_first_rank: Callable[[Any], Any] = lambda value: value,
     ):
         self.seating, self.matchmaker, self.load = seating, matchmaker, load
         self.permanent, self.run, self.league, self.folder = list(permanent), run, league, folder
-        self.memory_games = float(memory_games)
+        self.memory_games, self.rate_training = float(memory_games), rate_training
         self.sum_over_ranks, self.from_first_rank = sum_over_ranks, from_first_rank
         self.counts: dict[str, list[float]] = {}
         self.members: dict[str, Member] = {}
@@ -135,12 +138,13 @@ class Opposition:
 
     # What happens between rollouts.
 
-    def refresh(self, iteration: int, decisions: int, self_play_share: float) -> None:
+    def refresh(self, iteration: int, decisions: int, self_play_share: float, rung: float = 0.0) -> None:
         """Hand in the results since the last time, read who is there, ask the matchmaker; on every rank.
 
         Args:
             decisions: that the run has sampled so far.
             self_play_share: share of the games to come in which the learner takes all seats.
+            rung: what the matchmaker is told of the learner's place on a ladder.
 
         Raises:
             ConfigError: the matchmaker's shares are none. ArtefactError: a permanent member cannot be loaded.
@@ -151,7 +155,7 @@ class Opposition:
         found = self.from_first_rank(self._candidates(iteration, decisions, results))
         for member in found.members:
             self._meet(member)
-        shares = draw_shares(self.matchmaker, self._pool(found)).tolist() if found.members else []
+        shares = draw_shares(self.matchmaker, self._pool(found, rung)).tolist() if found.members else []
         if first and not found.members and self.league is not None:
             warnings.warn("the league has nobody to play against yet: self-play until it has", stacklevel=2)
         self.seating.draw_from({m.name: share for m, share in zip(found.members, shares)}, self_play_share)
@@ -189,12 +193,15 @@ class Opposition:
         self._memories = {}
 
     def player(self, name: str) -> Player:
-        """A player of its own who plays as the member `name`, met before: those in the seats may have memories.
+        """A player of its own who plays as the member `name`: those in the seats may have memories.
 
         Raises:
-            KeyError: nobody of that name was met. ArtefactError: its file is lost, or another by now.
+            KeyError: there is nobody of that name. ArtefactError: its file is lost, or another by now.
         """
-        return self._load(self.members[name])
+        member = self.members.get(name) or (self.league and self.league.find(name))
+        if member is None:
+            raise KeyError(name)
+        return self._load(member)
 
     def state_dict(self) -> dict:
         """All that the games to come depend on, but for the league's and the players' files; of this rank."""
@@ -251,7 +258,7 @@ class Opposition:
         """Those who can play here; others are quarantined. Without a league the permanent members."""
         if self.league is None:
             return Candidates(self.permanent)
-        self.league.record(self.run, iteration, "train", results)
+        self.league.record(self.run, iteration, "train", results, rate_period if self.rate_training else None)
         roster = self.league.roster(self.run, iteration, decisions)
         members = []
         for name, rating in roster.members.items():
@@ -266,7 +273,7 @@ class Opposition:
             members.append(member)
         return Candidates(members, roster.own.rating, float(roster.own_games))
 
-    def _pool(self, found: Candidates) -> Pool:
+    def _pool(self, found: Candidates, rung: float) -> Pool:
         count = np.array([self.counts.get(m.name, [0.0] * 4) for m in found.members])
         return Pool(
             names=tuple(m.name for m in found.members),
@@ -278,6 +285,7 @@ class Opposition:
             rating=np.array([m.rating.rating for m in found.members]),
             learner_rating=found.rating,
             learner_games=found.games,
+            rung=rung,
         )
 
     def _meet(self, member: Member) -> None:

@@ -21,6 +21,7 @@ from league_runs import (
     small,
 )
 
+from callbacks.scalar_schedule import ScalarSchedule
 from datamodules.league_play import LeagueDataModule
 from lit_rl.algorithm import rollout_of
 from lit_rl.armac.armac import ARMAC
@@ -32,6 +33,7 @@ from lit_rl.league.players import HeuristicPlayer, player_table
 from lit_rl.ppo import PPO
 from lit_rl.rnad import RNaD
 from lit_rl.run.errors import ArtefactError, ConfigError
+from lit_rl.schedules import Linear
 
 
 def test_only_the_learners_decisions_train(leduc):
@@ -87,6 +89,38 @@ def test_algorithms_resume_bit_by_bit(tmp_path, algorithm):
     for name in ("table", "turn", "earned", "streams"):
         assert np.array_equal(getattr(first.seating, name), getattr(second.seating, name))
     assert first.counts == second.counts != {}
+
+
+def test_a_curriculum_by_rungs_resumes_bit_by_bit(tmp_path):
+    """The schedule says whom the learner meets, from the first game on; a resumed run meets the same."""
+    climb = ScalarSchedule("data.rung", Linear(0.0, 2.0))
+    ladder = {"ladder": ["always_call", "always_raise", "hand_strength"]}
+    options = dict(opponents=HEURISTICS, matchmaker="rungs", matchmaker_options=ladder, self_play_share=0.0)
+    met = []
+
+    class Listen(L.Callback):
+        def on_train_epoch_end(self, trainer, _):
+            met.append({name: share for name, share in trainer.datamodule.opposition.shares.items() if share})
+
+    whole, model = league_fit(league_data(**options), callbacks=[climb, Listen()], max_epochs=5)
+    assert met[0] == met[1] == {"always_call": 1.0} and met[4] == {"hand_strength": 1.0}
+    assert met[2] == met[3] == {"always_raise": 1.0}
+
+    class Save(L.Callback):
+        def on_train_epoch_end(self, trainer, _):
+            if trainer.current_epoch == 2:
+                trainer.save_checkpoint(tmp_path / "half.ckpt")
+
+    league_fit(league_data(**options), callbacks=[climb, Save()], max_epochs=5)
+    again, resumed = league_fit(
+        league_data(**options), callbacks=[climb], max_epochs=5, ckpt_path=tmp_path / "half.ckpt"
+    )
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), resumed.state_dict().values()))
+    assert whole.datamodule.opposition.counts == again.datamodule.opposition.counts
+    with pytest.raises(ConfigError, match=r"ladder: 'ghost' is no member; there are always_call"):
+        league_data(**(options | {"matchmaker_options": {"ladder": ["ghost"]}}))
+    with pytest.raises(ConfigError, match="rung=-1"):
+        league_data(**options, rung=-1)
 
 
 def test_results_reach_the_file_once_even_if_iterations_are_played_twice(tmp_path, leduc):

@@ -4,10 +4,14 @@ import dataclasses
 import json
 from functools import partial
 
+import lightning as L
 import pytest
 import torch
 
+from callbacks.start_from import StartFrom
 from datamodules.league_play import LeagueDataModule
+from datamodules.self_play import SelfPlayDataModule
+from envs.echelon.lesson import GAME as LESSON
 from envs.echelon.network import Streams
 from envs.echelon.observe import SELF
 from envs.echelon.two import GAME as TWO
@@ -16,6 +20,7 @@ from envs.leduc_poker import GAME as LEDUC
 from envs.vector_env import VectorEnv
 from lit_rl import losses
 from lit_rl.batches import Minibatches
+from lit_rl.league.player_file import save_player
 from lit_rl.networks import Recurrent
 from lit_rl.ppo import PPO
 from lit_rl.returns import Credit, gae
@@ -126,6 +131,34 @@ def test_a_league_seats_whole_teams(short_trainer):
     team = torch.tensor(TWO.team)[rollout.player.long()]
     assert (rollout.learner == (team == (table < 0).int().argmax(1))).all()
     assert any((p != q).any() for p, q in zip(before, model.policy.parameters()))
+
+
+def test_a_run_begins_with_what_a_lesson_has_taught(short_trainer, tmp_path):
+    encoder = {"class_path": "envs.echelon.network.Streams", "init_args": {"width": 32, "each": 16}}
+    spec = {"class_path": "lit_rl.networks.Recurrent", "init_args": {"encoder": encoder, "memory": 16}}
+    taught, begun = small(LESSON), {}
+    save_player(tmp_path / "taught.pt", taught, LESSON, spec)
+
+    class Look(L.Callback):
+        def on_train_start(self, trainer, pl_module):
+            begun.update({name: x.clone() for name, x in pl_module.policy.state_dict().items()})
+
+    def fit(game):
+        minibatches = Minibatches(update_epochs=1, num_minibatches=1, merge_rows=False, chunk_length=8)
+        model = PPO("envs.echelon.two", small, minibatches=minibatches, credit=Credit(cut_games="bootstrap"))
+        data = SelfPlayDataModule("envs.echelon.two", num_envs=2, num_steps=16, evaluation=[])
+        start = StartFrom(str(tmp_path / "taught.pt"), game)
+        short_trainer(max_epochs=1, limit_val_batches=0, callbacks=[start, Look()]).fit(model, data)
+
+    fit("envs.echelon.lesson")
+    assert all(torch.equal(x, begun[name]) for name, x in taught.state_dict().items())
+    with pytest.raises(ConfigError, match=r"StartFrom.policy: .* is of echelon_lesson .* not of echelon_two"):
+        fit(None)
+
+
+def test_weights_fit_packs_of_any_size():
+    """Sets know no number of mechs: what two against two has taught is where six against six may begin."""
+    small(SIX_LIKE).load_state_dict(small(TWO).state_dict())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -10,6 +10,7 @@ from games.echelon_scenes import AHEAD, BACK, NUMBER, Y, begun, on_flat_ground, 
 from envs.contract import check_game
 from envs.echelon import game as factory
 from envs.echelon import maps, rules
+from envs.echelon.lesson import GAME as LESSON
 from envs.echelon.mechs import (
     DECISION,
     HEAT_CAP,
@@ -201,6 +202,37 @@ def test_random_games_stay_finite(games):
 def test_packs_that_cannot_be(roster, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         factory.echelon("big", roster)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"maps": 0}, "odd: maps=0: the pool has 1 to 64"),
+        ({"maps": 65}, "odd: maps=65: the pool has 1 to 64"),
+        ({"formation": "tight"}, "odd: formation='tight': must be one of loose, standard, close"),
+    ],
+)
+def test_lessons_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        factory.echelon("odd", (SCOUT, HEAVY), **options)
+
+
+def test_a_lesson_has_the_maps_with_the_shortest_ways():
+    def way(number):
+        state = begun(TWO, number)
+        return max(0.5 * maps.PATH[number, maps.column(x), maps.column(y)] for x, y in zip(state["x"], state["y"]))
+
+    probs = np.zeros(64)
+    LESSON.chance_probs(LESSON.new_state()[0], probs)
+    dealt = np.flatnonzero(probs)
+    assert len(dealt) == 16 and (probs[dealt] == 1 / 16).all()
+    others = np.setdiff1d(np.arange(64), dealt)
+    assert np.mean([way(k) for k in dealt]) + 5 < np.mean([way(k) for k in others])
+    assert probs.sum() == pytest.approx(1) and LESSON.new_state()[0]["formation"] == 2
+
+
+def test_a_member_of_another_lesson_is_another_games():
+    assert LESSON != TWO and LESSON.name == "echelon_lesson" and LESSON.obs_parts == TWO.obs_parts
 
 
 def test_a_map_without_a_path():

@@ -290,6 +290,30 @@ def test_the_way_to_the_zone_pays_by_a_potential():
     assert total == pytest.approx(0.01 * score.APPROACH * (state["potential"] - first), abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("formation", "presence", "death", "way"), [(0, 0.3, 0.3, 0.5), (1, 1, 1, 1), (2, 2, 2.5, 1.5)]
+)
+def test_formations_weigh_presence_death_and_the_way(formation, presence, death, way):
+    """The documents' LOOSE, STANDARD and CLOSE; death within the zone costs what it did."""
+    plain, state = (begun(TWO, NUMBER) for _ in range(2))
+    state["formation"] = formation
+    for each in (plain, state):
+        to_the_zone(each, 1)
+        each["arrived"][1] = 1
+        each["hitter"][2] = each["hitter"][1] = 1
+        score.hold(each)
+        assert each["inside"][1] and each["credit"][1] > 0
+    assert state["credit"][1] == pytest.approx(presence * plain["credit"][1])
+    assert state["approach"][1] == pytest.approx(way * plain["approach"][1]) != 0
+    for m, factor in ((2, death), (1, 1)):  # outside, and within
+        before = [float(each["credit"][m]) for each in (plain, state)]
+        for each in (plain, state):
+            each["hitter"][m] = 3 - m
+            score.credit_death(each, m)
+        paid = [float(each["credit"][m]) - b for each, b in zip((plain, state), before)]
+        assert paid[1] == pytest.approx(factor * paid[0], abs=1e-6) and paid[0] < 0
+
+
 def test_a_bonus_is_paid_once():
     state, out = begun(), np.zeros(4)
     state["credit"][:] = 1

@@ -11,7 +11,7 @@ from league_runs import with_file
 
 from lit_rl.league.league import League, Member, Result
 from lit_rl.league.player_file import sha256_of
-from lit_rl.league.ratings import Rating, Score, rate_period
+from lit_rl.league.ratings import Rating, Score, rate_matches, rate_period
 from lit_rl.run.errors import ArtefactError, ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +133,30 @@ def test_excess_is_retired_by_rating(league):
     league.record("run", 0, "train", results)  # p4 has too few games to be judged
     assert league.retire_excess("past", keep_top=3) == ["p1", "p2"]  # p0, the worst, is permanent
     assert [m.name for m in league.members("active")] == ["p0", "p3", "p4", "x"]
+
+
+def test_ratings_by_matches_and_over_a_run(league):
+    """A batch is rated as the caller says, or not at all; rosters tell how ratings went."""
+    with_file(league, "p")
+    league.add(Member("x", "random"))
+    league.add(Member("run", "main"))
+    league.roster("run", 0, 0)
+    results = [Result("p", "x", 0, 150, 0, 50), Result("p", "x", 1, 150, 0, 50)]
+    assert not league.has_batch("run", 0, "matches")
+    league.record("run", 0, "matches", results, rate_matches)
+    expected = rate_matches({"p": Rating(), "x": Rating()}, [Score("p", "x", 300, 400)])
+    assert league.has_batch("run", 0, "matches") and not league.has_batch("run", 1, "matches")
+    assert league.find("p").rating == pytest.approx(expected["p"])
+    before = league.find("p").rating
+    league.record("run", 1, "train", results, None)
+    assert league.find("p").rating == before and league.games()["p"] == 800
+    league.set_rating("run", before)
+    league.roster("run", 1, 0)
+    over = league.rosters("run")
+    assert list(over) == [0, 1] and over[0].own == Rating() and over[1].own == before == over[1].members["p"]
+    assert league.rosters("another") == {}
+    with pytest.raises(ConfigError, match="rating of 'ghost': the league has no such member"):
+        league.set_rating("ghost", before)
 
 
 def test_a_resumed_run_meets_the_same_members(league):

@@ -218,7 +218,7 @@ def test_what_no_league_can_keep_is_refused_before_it_is_written(sound, tmp_path
             league.add(member)
     for result in (Result("learner", "calls", 0, 1, 0, 0, float("inf")), Result("learner", "calls", 0, 2**70, 0, 0)):
         with pytest.raises(ValueError, match="must be finite, and fit into 64 bits"):
-            league.record("learner", 777, "train", [result], rate=False)
+            league.record("learner", 777, "train", [result], rate=None)
     assert content(league) == before
     league.close()
     assert outcome(path, kuhn, before) == "whole" and json.dumps(before[4])

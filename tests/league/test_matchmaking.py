@@ -11,6 +11,7 @@ from lit_rl.league.matchmaking import (
     load_matchmaker,
     pfsp,
     role_weights,
+    rungs,
     skill_matched,
     uniform,
 )
@@ -129,6 +130,19 @@ def test_skill_matched():
     assert skill_matched(pool([0.5] * 2, rating=[9000, 9500])) == pytest.approx([0.5, 0.5])  # no weight left: all alike
 
 
+def test_rungs():
+    def met(rung, others=0.0, ladder=("m2", "m0", "m1")):
+        return rungs(pool([0.5] * 4, rung=rung), ladder, others)
+
+    assert met(0) == pytest.approx([0, 0, 1, 0]) and met(1.3) == pytest.approx([0.7, 0.3, 0, 0])
+    assert met(2) == pytest.approx([0, 1, 0, 0]) == met(9)  # the last rung is held
+    assert met(0.5, others=0.4) == pytest.approx([0.3, 0, 0.3, 0.4])
+    assert met(0.5, 0.4, ("m0", "m1", "m2", "m3")) == pytest.approx([0.5, 0.5, 0, 0])  # there are no others
+    with pytest.raises(ConfigError, match=r"^ladder: 'm7' is no member; there are m0, m1, m2, m3$"):
+        met(0, ladder=("m0", "m7"))
+    assert load_matchmaker("rungs", {"ladder": ["a", "b"]}, ["a", "b", "c"]).keywords == {"ladder": ["a", "b"]}
+
+
 def test_by_name_or_path_with_options():
     p = pool([0.9, 0.1])
     assert load_matchmaker("uniform")(p) == pytest.approx([0.5, 0.5])
@@ -149,6 +163,9 @@ def test_by_name_or_path_with_options():
         ("skill_matched", {"sigma": float("nan")}, "sigma=nan"),
         ("role_weights", {}, "give it in matchmaker_options"),
         ("role_weights", {"weights": {"past": -1.0}}, r"weights\[past\]=-1.0"),
+        ("rungs", {"ladder": []}, r"ladder=\[\]: needs somebody, and nobody twice"),
+        ("rungs", {"ladder": ["a", "a"]}, r"ladder=\['a', 'a'\]: needs somebody, and nobody twice"),
+        ("rungs", {"ladder": ["probe"], "others": 2.0}, r"others=2.0: must lie in \[0, 1\]"),
     ],
 )
 def test_bad_matchmakers_are_refused_by_name(path, options, message):

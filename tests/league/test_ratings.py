@@ -11,6 +11,7 @@ from lit_rl.league.ratings import (
     expected_score,
     glicko2,
     promoted,
+    rate_matches,
     rate_period,
     to_retire,
     wilson_interval,
@@ -50,6 +51,23 @@ def test_a_period_is_settled_from_the_ratings_at_its_start():
     assert after["a"] == glicko2(PLAYER, GAMES) and "idle" not in after
     assert after["b"] == glicko2(before["b"], [(PLAYER, 0.0, 1)])
     assert rate_period(before, scores[::-1])["c"] == pytest.approx(after["c"])
+
+
+def test_a_period_of_many_games():
+    """300 won of 400 against three whose ratings are sure: Elo's 191 points more; a hundred thousand do no worse."""
+    sure = {name: Rating(1500.0, 10.0) for name in "bcd"}
+    for scale in (1, 250):
+        scores = [Score("a", "b", 75 * scale, 100 * scale), Score("a", "c", 75 * scale, 100 * scale)]
+        scores += [Score("d", "a", 50 * scale, 200 * scale)]
+        after = rate_matches(sure | {"a": Rating(), "idle": Rating()}, scores)
+        assert after.keys() == set("abcd")
+        assert after["a"].rating - after["b"].rating == pytest.approx(400 * math.log10(3), abs=25)
+        assert after["a"].deviation < 40 and 10 < after["b"].deviation < 15
+        assert all(0.05 < rating.volatility < 0.07 for rating in after.values())
+        assert rate_matches(sure | {"a": Rating()}, scores[::-1])["a"] == pytest.approx(after["a"])
+    few = [Score("a", "b", 3.0, 5.0), Score("c", "a", 1.0, 5.0)]
+    assert rate_matches(sure | {"a": PLAYER}, few) == rate_period(sure | {"a": PLAYER}, few)
+    assert rate_matches(sure, []) == {}
 
 
 def test_elo():
