@@ -1,9 +1,8 @@
 """A game from above: as text, as pixels, as a PNG of some positions and as a GIF.
 
-python -m envs.echelon.render game.gif        lieutenants of fire 50 against each other
+`python -m envs.echelon game.gif` makes one.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,23 +118,3 @@ def play(game, heuristic, seed: int) -> list[np.ndarray]:
         if env.state[0]["advanced"]:
             states.append(env.state[0].copy())
     return states
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", help="of the GIF, or of a PNG of four positions")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(args)
-    from envs.echelon.heuristics import lieutenant_50
-    from envs.game import load_game
-
-    states = play(load_game("envs.echelon"), lieutenant_50, options.seed)
-    if options.path.endswith(".png"):
-        strip(options.path, states)
-    else:
-        film(options.path, states)
-    print(f"{options.path}: {len(states) * DECISION:.0f} s of a game")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,7 @@ import lightning as L
 import pytest
 import torch
 
+from callbacks.promotion import Promotion
 from callbacks.start_from import StartFrom
 from datamodules.league_play import LeagueDataModule
 from datamodules.self_play import SelfPlayDataModule
@@ -20,6 +21,7 @@ from envs.leduc_poker import GAME as LEDUC
 from envs.vector_env import VectorEnv
 from lit_rl import losses
 from lit_rl.batches import Minibatches
+from lit_rl.league.league import League
 from lit_rl.league.player_file import save_player
 from lit_rl.networks import Recurrent
 from lit_rl.ppo import PPO
@@ -38,6 +40,8 @@ SIX_LIKE = dataclasses.replace(
     },
 )
 POOLS = ["mean", "max", "attention"]
+ENCODER = {"class_path": "envs.echelon.network.Streams", "init_args": {"width": 32, "each": 16}}
+SPEC = {"class_path": "lit_rl.networks.Recurrent", "init_args": {"encoder": ENCODER, "memory": 16}}
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -134,10 +138,8 @@ def test_a_league_seats_whole_teams(short_trainer):
 
 
 def test_a_run_begins_with_what_a_lesson_has_taught(short_trainer, tmp_path):
-    encoder = {"class_path": "envs.echelon.network.Streams", "init_args": {"width": 32, "each": 16}}
-    spec = {"class_path": "lit_rl.networks.Recurrent", "init_args": {"encoder": encoder, "memory": 16}}
     taught, begun = small(LESSON), {}
-    save_player(tmp_path / "taught.pt", taught, LESSON, spec)
+    save_player(tmp_path / "taught.pt", taught, LESSON, SPEC)
 
     class Look(L.Callback):
         def on_train_start(self, trainer, pl_module):
@@ -161,16 +163,36 @@ def test_weights_fit_packs_of_any_size():
     small(SIX_LIKE).load_state_dict(small(TWO).state_dict())
 
 
+def test_candidates_with_a_memory_are_rated(tmp_path, short_trainer):
+    data = LeagueDataModule(
+        "envs.echelon.two", league=str(tmp_path / "league.sqlite"), run="main", num_envs=4, num_steps=32,
+        opponents=["envs.echelon.heuristics.zone_walker"], matchmaker="skill_matched", rate_training=False,
+        evaluation=[],
+    )  # fmt: skip
+    minibatches = Minibatches(update_epochs=1, num_minibatches=1, merge_rows=False, chunk_length=8)
+    model = PPO("envs.echelon.two", small, minibatches=minibatches, credit=Credit(cut_games="bootstrap"))
+    model.hparams["network"] = SPEC  # as the command line leaves it
+    promotion = Promotion(every=1, games=2, periods=1, keep_top=1)
+    short_trainer(max_epochs=2, limit_val_batches=0, callbacks=[promotion]).fit(model, data)
+    league = League(tmp_path / "league.sqlite", TWO)
+    members = {m.name: m for m in league.members()}
+    assert members.keys() == {"main", "zone_walker", "main-0000001", "main-0000002"}
+    assert {r.member for *_, source, r in league.results() if source == "matches 1"} >= {"main-0000001"}
+    assert members["main"].rating == members["main-0000002"].rating and members["zone_walker"].permanent
+    league.close()
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::lightning.pytorch.utilities.warnings.PossibleUserWarning")
-def test_the_config_runs(command):
+@pytest.mark.parametrize("config", ["echelon_ppo", "echelon_league"])
+def test_the_configs_run(command, config):
     matches = {"class_path": "Matches", "init_args": {"opponents": ["random"], "games": 2, "metric": "win_rate"}}
     small = (
         "--data.game", "envs.echelon.two", "--trainer.max_epochs", 1, "--data.num_envs", 8, "--data.num_steps", 64,
         "--model.minibatches.num_minibatches", 2, "--data.evaluation",
         json.dumps([matches]),
     )  # fmt: skip
-    code, out, err = command("fit", "--config", "echelon_ppo", *small)
+    code, out, err = command("fit", "--config", config, *small)
     assert code == 0, err
     assert "against random" in out
