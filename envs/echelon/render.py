@@ -12,7 +12,7 @@ from envs.echelon.maps import BIOMES, GROUND, POOL, SIGHT, SIZE, ZONE, column
 from envs.echelon.mechs import CLASSES, DECISION, HP, MISSILE, RADIUS
 
 LETTERS = "SLMHP"  # scout, light, medium, heavy, leader of the pack; capital for team 0
-SCALE = 8  # pixels per metre
+SCALE, HEAD, GAP = 8, 26, 8  # pixels per metre, of the line above a picture, and between two
 TEAM = np.array([[70, 130, 230], [225, 85, 70]], np.uint8)
 GLASS, TREES, ZONE_COLOUR = np.array([150, 200, 210]), np.array([70, 125, 70]), np.array([235, 205, 110])
 
@@ -47,7 +47,11 @@ def render(state) -> str:
 
 
 def picture(state) -> np.ndarray:
-    """[H, W, 3] uint8: one position; blue is team 0, dark rims are damage, dots are rounds in the air."""
+    """[H, W, 3] uint8: one position; blue is team 0.
+
+    Dark rims are damage, crosses wrecks, dots rounds in the air; a line leads from who has hit a mech in the last
+    decision to where it stands.
+    """
     number, pack = int(state["map"]), len(state["x"]) // 2
     ground, sight = (np.repeat(np.repeat(f[number], SCALE, 0), SCALE, 1).astype(float) for f in (GROUND, SIGHT))
     pixels = np.repeat((205 - 22 * ground)[..., None], 3, 2)
@@ -56,6 +60,12 @@ def picture(state) -> np.ndarray:
     x, y = (np.mgrid[0 : SIZE * SCALE, 0 : SIZE * SCALE] + 0.5) / SCALE - SIZE / 2
     zone = np.hypot(x, y - ZONE[number, 0]) <= ZONE[number, 1]
     pixels[zone] = 0.55 * pixels[zone] + 0.45 * ZONE_COLOUR
+    for m in range(2 * pack):
+        if not state["alive"][m]:
+            _draw_wreck(pixels, x, y, state, m, TEAM[m // pack])
+    for m in range(2 * pack):
+        if state["hit_x"][m] or state["hit_y"][m]:
+            _draw_hit(pixels, state, int(state["hitter"][m]), m, TEAM[1 - m // pack])
     for m in range(2 * pack):
         if state["alive"][m]:
             _draw_mech(pixels, x, y, state, m, TEAM[m // pack])
@@ -82,6 +92,19 @@ def _draw_mech(pixels, x, y, state, m, colour) -> None:
     pixels[(ahead > 0) & (ahead <= radius + 0.9) & (np.abs(left) <= 0.18)] = (20, 20, 20)
 
 
+def _draw_wreck(pixels, x, y, state, m, colour) -> None:
+    dx, dy = np.abs(x - state["x"][m]), np.abs(y - state["y"][m])
+    pixels[(np.abs(dx - dy) < 0.25) & (dx < 0.8)] = 0.5 * colour + 60
+
+
+def _draw_hit(pixels, state, shooter, m, colour) -> None:
+    share = np.linspace(0, 1, 4 * SIZE)
+    at = [state[axis][shooter] + share * (state[axis][m] - state[axis][shooter]) for axis in ("x", "y")]
+    i, j = (np.clip((SCALE * (a + SIZE / 2)).astype(int), 0, len(pixels) - 2) for a in at)
+    for di in (0, 1):
+        pixels[i + di, j] = pixels[i, j + di] = 0.6 * colour + 100
+
+
 def _draw_bars(pixels, state) -> None:
     """Zone points of both sides along the lower edge; the whole width is a minute."""
     for team in range(2):
@@ -89,19 +112,42 @@ def _draw_bars(pixels, state) -> None:
         pixels[:wide, 5 * team : 5 * team + 4] = TEAM[team]
 
 
+def frame(state):
+    """An image of a position: the classes' letters, and a line that tells time and score; needs Pillow."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    pixels, pack = np.ascontiguousarray(picture(state)), len(state["x"]) // 2
+    image = Image.new("RGB", (pixels.shape[1], pixels.shape[0] + HEAD), "white")
+    image.paste(Image.fromarray(pixels), (0, HEAD))
+    draw, head = ImageDraw.Draw(image), ImageFont.load_default(15)
+    time = f"{BIOMES[int(POOL.biome[state['map']])]} {state['map']}, {int(state['tick']) * DECISION:.0f} s"
+    draw.text((6, 4), time, "black", head)
+    for team, at in ((0, 0.36), (1, 0.68)):
+        score = f"zone {state['zone_points'][team]:.0f}, lost {state['losses'][team]}"
+        draw.text((at * pixels.shape[1], 4), score, tuple(TEAM[team].tolist()), head)
+    for m in range(2 * pack):
+        if state["alive"][m]:
+            at = SCALE * (state["x"][m] + SIZE / 2), HEAD + SCALE * (SIZE / 2 - state["y"][m])
+            size = ImageFont.load_default(int(6 + 6 * RADIUS[state["kind"][m]]))
+            draw.text(at, LETTERS[state["kind"][m]], "white", size, "mm")
+    return image
+
+
 def strip(path: str | Path, states: Sequence[np.ndarray], count: int = 4) -> None:
     """Write some of the positions (records) side by side as a PNG; needs Pillow, which matplotlib brings."""
     from PIL import Image
 
-    chosen = [states[round(i)] for i in np.linspace(0, len(states) - 1, count)]
-    Image.fromarray(np.concatenate([picture(state) for state in chosen], 1)).save(path)
+    frames = [frame(states[round(i)]) for i in np.linspace(0, len(states) - 1, count)]
+    wide, high = frames[0].size
+    image = Image.new("RGB", (count * (wide + GAP) - GAP, high), "white")
+    for i, each in enumerate(frames):
+        image.paste(each, (i * (wide + GAP), 0))
+    image.save(path)
 
 
 def film(path: str | Path, states: Sequence[np.ndarray], milliseconds: int = 100) -> None:
     """Write positions (records) as a GIF; needs Pillow, which matplotlib brings."""
-    from PIL import Image
-
-    frames = [Image.fromarray(np.ascontiguousarray(picture(state))) for state in states]
+    frames = [frame(state) for state in states]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
