@@ -2,9 +2,11 @@
 
 What the default is: outcome-sampling MCCFR+ with a learned history critic, distilled (rows per infostate). One seat of
 each game explores; a critic of whole histories, corrected by what happened, tells the regrets of all its actions
-(`conditional_regrets`: a control variate, Davis et al. 2020; DREAM, Steinberger et al. 2020). `armac.memory` sums them
-per infostate, cut off at 0 (CFR+), and the other seat's policies with weight t^2. Networks learn the critic and two
-distillations: the policy that plays next, regret matching on the sums, and the average policy, the product.
+(`conditional_regrets`: a control variate, Davis et al. 2020; DREAM, Steinberger et al. 2020). Where chance plays after
+an action, the mean over all that it may do, by the rules, takes the place of what it did (`armac.chance`; VR-MCCFR,
+Schmid et al. 2019). `armac.memory` sums the regrets per infostate, cut off at 0 (CFR+), and the other seat's policies
+with weight t^2. Networks learn the critic and two distillations: the policy that plays next, regret matching on the
+sums, and the average policy, the product.
 
 ARMAC as published (Gruslys et al. 2020, arXiv 2008.12234): the other seat and the regrets are past policies'
 (`datamodules.retrospective`), and a network learns the regrets themselves (`armac.memory.ReservoirMemory`); critic,
