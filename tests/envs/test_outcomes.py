@@ -1,10 +1,13 @@
 """What chance may do after an action: the rules, asked one history at a time, say the same."""
 
+import dataclasses
+
 import naive
 import numpy as np
 import pytest
 
 from envs.game import CHANCE, Game, load_game
+from envs.jit import njit
 from envs.outcomes import chance_outcomes
 from envs.vector_env import VectorEnv
 
@@ -22,7 +25,23 @@ def leaves(game: Game, state: np.ndarray, prob: float, earned: np.ndarray) -> li
     return found
 
 
-def test_twin(leduc):
+@pytest.mark.parametrize("loaded", [False, True])
+def test_twin(leduc, loaded):
+    """Also of a deck in which later cards are likelier."""
+    if loaded:
+        fair = leduc.chance_probs
+
+        @njit
+        def chance_probs(state, probs):
+            fair(state, probs)
+            total = 0.0
+            for card in range(len(probs)):
+                probs[card] *= card + 1
+                total += probs[card]
+            for card in range(len(probs)):
+                probs[card] /= total
+
+        leduc = dataclasses.replace(leduc, name="loaded_leduc", chance_probs=chance_probs)
     env = VectorEnv(leduc, 60, seed=1)
     met = 0
     for _ in range(6):
