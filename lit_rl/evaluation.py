@@ -239,6 +239,7 @@ class Matches(Evaluation):
 
     def open(self, game: Interface, seed: int, make_env: MakeEnv) -> None:
         self.seed, self.make_env = int(seed), make_env
+        self.slow = not isinstance(game, Game)  # a simulator's games take long
         if not self.players:
             trust(path_and_arguments(spec)[0] for spec in self.opponents if not names_a_file(spec))
             names = [name_of(spec) for spec in self.opponents]

@@ -113,7 +113,12 @@ class Conditional(NamedTuple):
 
 
 def conditional_regrets(
-    rollout: Rollout, probs: Tensor, critic: Tensor, trace_lambda: float = 1.0, ratio_cap: float = math.inf
+    rollout: Rollout,
+    probs: Tensor,
+    critic: Tensor,
+    trace_lambda: float = 1.0,
+    ratio_cap: float = math.inf,
+    luck: Tensor | None = None,
 ) -> Conditional:
     """Regrets of all actions at each decision of a two-player zero-sum game, corrected by what happened.
 
@@ -130,13 +135,16 @@ def conditional_regrets(
 
     Args:
         probs: pi [T, B, A], 0 where illegal; critic: Q [T, B, A]; mu: `rollout.log_prob`.
+        luck: [T, B] of chance after each decision, in player 0's view, with mean 0: is taken off r, in the critic's
+            target, too (`lit_rl.armac.chance`).
     """
     shape = rollout.action.shape
     regrets = np.zeros((*shape, probs.shape[-1]), np.float32)
     values, targets, valid = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
+    earned = rollout.rewards[..., 0] if luck is None else rollout.rewards[..., 0] - luck
     _conditional_regrets(
         rollout.player.numpy(), rollout.played.numpy(), rollout.action.numpy(), rollout.legal.numpy(),
-        rollout.log_prob.exp().numpy(), rollout.rewards.numpy(), rollout.done.numpy(), rollout.learner.numpy(),
+        rollout.log_prob.exp().numpy(), earned.numpy(), rollout.done.numpy(), rollout.learner.numpy(),
         probs.numpy(), critic.numpy(), trace_lambda, ratio_cap, regrets, values, targets, valid,
     )  # fmt: skip
     return Conditional(*(torch.from_numpy(x) for x in (regrets, values, targets, valid)))
@@ -144,7 +152,7 @@ def conditional_regrets(
 
 @njit
 def _conditional_regrets(
-    player, played, action, legal, behaviour, rewards, done, learner, probs, critic, trace_lambda, ratio_cap, regrets,
+    player, played, action, legal, behaviour, earned, done, learner, probs, critic, trace_lambda, ratio_cap, regrets,
     values, targets, valid,
 ):  # fmt: skip
     num_steps, num_envs, num_actions = probs.shape
@@ -158,13 +166,13 @@ def _conditional_regrets(
             if not known:
                 continue
             if not learner[t, b]:
-                following, expected = following + rewards[t, b, 0], expected + rewards[t, b, 0]
+                following, expected = following + earned[t, b], expected + earned[t, b]
                 continue
             a, mu = action[t, b], behaviour[t, b]
             value = 0.0
             for c in range(num_actions):
                 value += probs[t, b, c] * critic[t, b, c]
-            surprise = rewards[t, b, 0] + following - critic[t, b, a]
+            surprise = earned[t, b] + following - critic[t, b, a]
             own_view = 1.0 if player[t, b] == 0 else -1.0
             mean = value + probs[t, b, a] * surprise / mu
             for c in range(num_actions):
@@ -172,7 +180,7 @@ def _conditional_regrets(
                     regrets[t, b, c] = own_view * (critic[t, b, c] - mean)
             regrets[t, b, a] += own_view * surprise / mu
             values[t, b] = own_view * mean
-            targets[t, b] = rewards[t, b, 0] + expected
+            targets[t, b] = earned[t, b] + expected
             valid[t, b] = True
             following = value + trace_lambda * min(ratio_cap, probs[t, b, a] / mu) * surprise
             expected = value

@@ -152,6 +152,22 @@ class Rollout:
         ends_later = self.done.flip(0).cummax(0).values.flip(0)
         return self.played & ~ends_later
 
+    def games(self, carries: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The G games that begin in here: their first decisions [G], as b * T + t, how many they make in here [G], and
+        the actions [G, longest]. Where nothing is carried, those of the first step may have begun earlier.
+        """
+        t, b = self.player.shape
+        played, done, action = (x.T.contiguous().numpy() for x in (self.played, self.done, self.action))
+        before = np.ones((b, t), np.bool_)  # a game that has ended, or nothing, goes before
+        before[:, 1:] = done[:, :-1] | ~played[:, :-1]
+        if not carries:
+            before[:, 0] = False
+        first = np.flatnonzero(played & before)
+        ends = np.flatnonzero(done | (np.arange(t) == t - 1))
+        lengths = ends[np.searchsorted(ends, first)] - first + 1
+        at = np.minimum(first[:, None] + np.arange(lengths.max(initial=0)), b * t - 1)
+        return first, lengths, action.reshape(-1)[at]
+
     def tail(self) -> "Rollout":
         """What the next rollout needs of this one: the steps that unfinished games reach back, and where all stand."""
         unfinished = self.unfinished()

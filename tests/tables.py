@@ -1,4 +1,4 @@
-"""Policies and critics given as tables over the infostates of Kuhn poker, for ARMAC's tests."""
+"""Policies and critics given as tables over the infostates of a game, for ARMAC's tests."""
 
 import naive
 import numpy as np
@@ -62,9 +62,9 @@ def history_values(game, policy, state=None, found=None):
     return found if root else float(probs @ values)
 
 
-def critic_of(r, values):
+def critic_of(r, values, game="envs.kuhn_poker"):
     """Q [T, B, A] looked up by history."""
-    index, (t, b) = RowIndex.of(load_game("envs.kuhn_poker"), 2), r.action.shape
+    index, (t, b) = RowIndex.of(load_game(game), 2), r.action.shape
     row = index.find_or_add(r.history.flatten(0, 1), r.legal.flatten(0, 1))
     table = torch.stack([torch.from_numpy(values[history.numpy().tobytes()]) for history in index.obs])
     return table[row].view(t, b, -1)

@@ -2,9 +2,11 @@
 
 What the default is: outcome-sampling MCCFR+ with a learned history critic, distilled (rows per infostate). One seat of
 each game explores; a critic of whole histories, corrected by what happened, tells the regrets of all its actions
-(`conditional_regrets`: a control variate, Davis et al. 2020; DREAM, Steinberger et al. 2020). `armac.memory` sums them
-per infostate, cut off at 0 (CFR+), and the other seat's policies with weight t^2. Networks learn the critic and two
-distillations: the policy that plays next, regret matching on the sums, and the average policy, the product.
+(`conditional_regrets`: a control variate, Davis et al. 2020; DREAM, Steinberger et al. 2020). Where chance plays after
+an action, the mean over all that it may do, by the rules, takes the place of what it did (`armac.chance`; VR-MCCFR,
+Schmid et al. 2019). `armac.memory` sums the regrets per infostate, cut off at 0 (CFR+), and the other seat's policies
+with weight t^2. Networks learn the critic and two distillations: the policy that plays next, regret matching on the
+sums, and the average policy, the product.
 
 ARMAC as published (Gruslys et al. 2020, arXiv 2008.12234): the other seat and the regrets are past policies'
 (`datamodules.retrospective`), and a network learns the regrets themselves (`armac.memory.ReservoirMemory`); critic,
@@ -35,11 +37,12 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativ
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
-from envs.game import load_interface
+from envs.game import Game, load_interface
 from envs.rng import derive_key
 from lit_rl import losses
 from lit_rl.algorithm import Meter, check_whole_iterations
-from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, mix_statistics
+from lit_rl.armac.chance import chances, luck
+from lit_rl.armac.credit import Explorers, Judge, Lessons, ScheduleRows, credit, lessons, mix_statistics, spread
 from lit_rl.armac.critic_memory import CriticMemoryFactory, FadingTargets
 from lit_rl.armac.infostates import uniform_of_rows
 from lit_rl.armac.memory import MemoryFactory, RowMemory
@@ -97,6 +100,8 @@ class ARMAC(L.LightningModule):
         mixer: builds what makes one policy of two.
         optimizer: torch optimizer; its learning rate is not used, but those of the settings below.
         groups: how each of the networks is trained.
+        expected_chance: values of what follows an action are means over what chance may do there, by the rules, instead
+            of what it did; false where that is too much to look at.
         trace_lambda: of the correction by what happened; 1: regrets are right in the mean, whatever the critic says.
         ratio_cap: bound on a single ratio pi(a) / mu(a) in it; null for none.
         actor_entropy_coef: weight of the actor's entropy, in reward units per nat.
@@ -127,6 +132,7 @@ class ARMAC(L.LightningModule):
         mixer: MixerFactory = LinearMixer,
         optimizer: OptimizerCallable = lambda p: torch.optim.Adam(p, lr=1.0, eps=1e-7),
         groups: Groups = Groups(),  # noqa: B008
+        expected_chance: bool = True,
         trace_lambda: ClosedUnitInterval = 1.0,
         ratio_cap: PositiveFloat | None = None,
         actor_entropy_coef: NonNegativeFloat = 0.02,
@@ -139,6 +145,10 @@ class ARMAC(L.LightningModule):
         self.game = load_interface(game)
         if not (self.game.num_players == 2 and self.game.zero_sum):
             raise ConfigError(f"game={self.game.name}: ARMAC is for two players and zero sums; use RNaD or PPO")
+        if expected_chance and not isinstance(self.game, Game):
+            raise ConfigError(
+                f"expected_chance=true: {self.game.name} has no rules here to ask what chance may do; use false"
+            )
         if explorers not in get_args(Explorers):
             raise ConfigError(f"explorers={explorers!r}: unknown; use one of {', '.join(get_args(Explorers))}")
         self.collecting = Collecting(
@@ -165,7 +175,7 @@ class ARMAC(L.LightningModule):
                 "use PPO or RNaD, or a network without"
             )
         self.critic = critic(self.game)
-        self.optimizer, self.trace_lambda = optimizer, trace_lambda
+        self.optimizer, self.trace_lambda, self.expected_chance = optimizer, trace_lambda, expected_chance
         self.networks = {"regret": self.policy.regret, "average": self.average, "critic": self.critic}
         if self.policy.actor is not None:
             self.networks["actor"] = self.policy.actor
@@ -230,17 +240,27 @@ class ARMAC(L.LightningModule):
         if self.meta_regret is not None and "past_probs" in rollout.extras:
             raise ConfigError("data.past_policies: cannot play with a scheduler; use model.use_scheduler=false")
         self.rollouts += 1
-        played = rollout.played
-        legal = rollout.legal[played]
-        mixture = self.policy.mixture(rollout.obs[played].to(self.device), legal.to(self.device))
+        played, might = rollout.played, None
+        obs, legal, history = rollout.obs[played], rollout.legal[played], rollout.history[played]
+        n = len(obs)
+        if self.expected_chance:
+            might = chances(rollout, self.game)
+            pairs = zip((obs, legal, history), (might.obs, might.legal, might.history))
+            obs, legal, history = (torch.cat(pair) for pair in pairs)
+        mixture = self.policy.mixture(obs.to(self.device), legal.to(self.device))
         mixture = Mixture(*(x.cpu() for x in mixture))
-        history = self.critic_memory.find(rollout.history[played], legal)  # [N]
-        q = self.critic_memory.values(self.critic, history)
-        found = credit(rollout, mixture, q, self.collecting.explorers, self.trace_lambda, self.ratio_cap)
+        number = self.critic_memory.find(history, legal)
+        q = self.critic_memory.values(self.critic, number)
+        fortune = None
+        if might is not None:
+            values = (mixture.probs * q).sum(-1)
+            fortune = luck(rollout, spread(values[:n], played), might, values[n:])
+        mixture, number, q = Mixture(*(x[:n] for x in mixture)), number[:n], q[:n]
+        found = credit(rollout, mixture, q, self.collecting.explorers, self.trace_lambda, self.ratio_cap, fortune)
         generator = torch.Generator().manual_seed(self._memory_seed)
         self.memory.add(found.regrets, found.policies, int(self.rollouts), generator)
         valid = found.valid
-        self.critic_memory.add(history[valid], rollout.action[played][valid], found.targets[valid])
+        self.critic_memory.add(number[valid], rollout.action[played][valid], found.targets[valid])
         if self.policy.actor is None:
             return Lessons()
         judge = None

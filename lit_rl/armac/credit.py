@@ -47,6 +47,7 @@ def credit(
     explorers: Explorers,
     trace_lambda: float = 1.0,
     ratio_cap: float = math.inf,
+    luck: Tensor | None = None,
 ) -> Credit:
     """Regrets of the decisions in finished games, and which decisions teach what.
 
@@ -59,14 +60,14 @@ def credit(
         mixture: [N], the policy as it is now at the played decisions, in their order (`rollout.obs[rollout.played]`).
         q: [N, A] float32, the critic's values of their histories in player 0's view.
         explorers: one or all, see `lit_rl.rollout.Collecting`.
-        trace_lambda, ratio_cap: see `lit_rl.returns.conditional_regrets`.
+        trace_lambda, ratio_cap, luck: see `lit_rl.returns.conditional_regrets`.
     """
     played = rollout.played
     obs = rollout.obs[played]
     legal = rollout.legal[played]
     past = rollout.extras.get("past_probs")
     probs = mixture.probs if past is None else past[played]
-    found = conditional_regrets(rollout, spread(probs, played), spread(q, played), trace_lambda, ratio_cap)
+    found = conditional_regrets(rollout, spread(probs, played), spread(q, played), trace_lambda, ratio_cap, luck)
     advantages = found.regrets[played]
     valid = found.valid[played]
     if past is not None:

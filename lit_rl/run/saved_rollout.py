@@ -118,22 +118,12 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
     """Play the games that begin in the rollout again."""
     t, b = rollout.player.shape
     rows = {name: _by_row(getattr(rollout, name)) for name in STEPS}  # [B * T, ...]
-    played, done = rows["played"].reshape(b, t), rows["done"].reshape(b, t)
-    before = np.ones((b, t), np.bool_)  # a game that has ended, or nothing, goes before
-    before[:, 1:] = done[:, :-1] | ~played[:, :-1]
-    if not carries:
-        before[:, 0] = False  # it may have begun earlier
-    first = np.flatnonzero(played & before)
+    first, lengths, moves = rollout.games(carries)
     if not len(first):
         need(not carries or not env.num_decisions.any(), "rollout.played leaves out the games that are running")
         return
-    ends = np.flatnonzero(done | (np.arange(t) == t - 1))
-    last = ends[np.searchsorted(ends, first)]
-    lengths = last - first + 1
-    longest = int(lengths.max())
+    last, longest = first + lengths - 1, int(lengths.max())
     need(longest <= env.game.max_steps, f"rollout: a game of {longest} decisions, at most {env.game.max_steps}")
-    at = np.minimum(first[:, None] + np.arange(longest), b * t - 1)
-    moves = rows["action"][at]
     games = Games(env, rows["game_stream"][first].view(np.uint64), lengths, moves)
     undecided = np.ones((len(first), env.game.num_players), np.bool_)
     first, now = first[games.rows], games.buffers
@@ -154,7 +144,7 @@ def _check_rules(rollout: Rollout, env: VectorEnv, carries: bool) -> None:
         _need_same(rows["done"][here], now.done[:n], "done")
         cut = now.truncated[:n]
         need(not rows["bootstrap"][here][~cut].any(), "rollout.bootstrap is not 0 where no game was cut off")
-    running = ~done.reshape(-1)[last]
+    running = ~rows["done"][last]
     row = last[running] // t
     if carries:
         _need_same(env.num_decisions, np.bincount(row, lengths[running], b), "played")

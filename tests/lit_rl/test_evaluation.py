@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_mlp
+from simulator import INTERFACE, Simulator
 
 from envs.game import load_game
 from envs.jit import njit
@@ -64,6 +65,14 @@ def test_matches_agree_with_the_exact_return(kuhn):
     assert metrics["eval/return/mean"] == metrics["eval/return/random"] == metrics["eval/return/worst"]
     assert job(bets) == metrics  # the same deals each time
     assert "random" in job.lines(metrics)[0] and job.summary(metrics)["against"]["random"]["games"] == 40_000
+
+
+def test_matches_of_a_simulator_are_slow(kuhn):
+    """So they are played beside training; those of compiled rules are over at once."""
+    for game, make_env, slow in ((kuhn, games_of(kuhn), False), (INTERFACE, Simulator, True)):
+        job = Matches(["random"], games=10)
+        job.open(game, 7, make_env)
+        assert job.slow is slow
 
 
 @njit
