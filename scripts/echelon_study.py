@@ -56,7 +56,7 @@ def config_of(name: str, game: str, iterations: int | None, games: int | None) -
     overlay = VARIANTS[name]
     data = PFSP | {"game": game} | overlay.get("data", {})
     config = yaml.safe_load(with_overlay(CONFIG, overlay | {"data": data}, iterations))
-    if "encoder" in str(overlay) and overlay["model"]["init_args"]["network"]["class_path"] == "Encoded":
+    if config["model"]["init_args"]["network"]["class_path"] == "Encoded":
         del config["model"]["init_args"]["minibatches"]["chunk_length"]  # of a memory
     if games is not None:
         config["data"]["init_args"]["evaluation"][0]["init_args"]["games"] = games
