@@ -21,7 +21,7 @@ The share of the actor is fixed, or chosen per infostate by a scheduler that lea
 (`armac.mix_scheduler`, `armac.meta_regret`). What this leaves out: recurrence, games with more than two players or
 without zero sum, games that are cut off.
 
-    litrl fit --config configs/leduc_armac.yaml        NashConv 0.106 on Leduc after 10 M decisions (median of 5 seeds)
+    litrl fit --config configs/leduc_armac.yaml        NashConv 0.080 on Leduc after 10 M decisions (median of 5 seeds)
 
 One iteration: rollout -> credit -> memories and lessons (`armac.credit`) -> `Batch` (the rows each network learns from)
 -> one sum of losses over networks that share no weights. Letters: T steps, B envs, N decisions, M rows, A actions,

@@ -205,9 +205,8 @@ def test_bad_input_is_refused_by_name(options, message):
 
 
 def test_a_floor_too_high_for_the_pool_is_refused():
-    data = league_data(opponents=HEURISTICS, matchmaker="inverse_standing", matchmaker_options={"min_share": 0.4})
     with pytest.raises(ConfigError, match=r"min_share=0.4 x 3 members > 1; use at most 0.333"):
-        league_fit(data)
+        league_data(opponents=HEURISTICS, matchmaker="inverse_standing", matchmaker_options={"min_share": 0.4})
 
 
 def test_a_checkpoint_whose_members_are_lost_is_refused_by_name(tmp_path, leduc):
