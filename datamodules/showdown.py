@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveFloat, PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from datamodules.league_play import LeagueDataModule
 from envs.env import Env, RulesError
@@ -22,8 +22,8 @@ class ShowdownDataModule(LeagueDataModule):
         format: in Showdown's words, custom rules included; doubles. Null: VGC's shape with generated teams.
         teams: folder of *.txt in Showdown's text form, one team each, drawn per battle; null: the format makes them.
         num_hosts: processes of Node; one keeps a core busy.
-        league, opponents, matchmaker, matchmaker_options: see `datamodules.league_play.LeagueDataModule`, as for
-            self_play_share, refresh_every, memory_games, run, evaluation, restart_games.
+        league, opponents, matchmaker, matchmaker_options: see `datamodules.league_play.LeagueDataModule`, as for rung,
+            self_play_share, refresh_every, memory_games, rate_training, run, evaluation, restart_games.
         num_envs: battles side by side; a host with 32 takes some 360 MB, with 400 some 490.
         num_steps: decisions per battle and iteration; a battle has some 50 of both sides.
         team_share: of no use here; 0.
@@ -43,9 +43,11 @@ class ShowdownDataModule(LeagueDataModule):
         opponents: Sequence[str | dict[str, Any]] = (),
         matchmaker: str = "pfsp",
         matchmaker_options: dict[str, Any] | None = None,
+        rung: NonNegativeFloat = 0.0,
         self_play_share: ClosedUnitInterval = 0.5,
         refresh_every: PositiveInt = 20,
         memory_games: PositiveFloat = 1000.0,
+        rate_training: bool = True,
         run: str | None = None,
         num_envs: PositiveInt = 32,
         num_steps: PositiveInt = 64,
@@ -57,8 +59,10 @@ class ShowdownDataModule(LeagueDataModule):
     ):
         check_ranges(ShowdownDataModule.__init__, locals())
         super().__init__(
-            game, league, opponents, matchmaker, matchmaker_options, self_play_share, refresh_every, memory_games, run,
-            num_envs, num_steps, evaluation, 0.0, team_share, seed, 1, truncate_after, restart_games,
+            game, league, opponents, matchmaker, matchmaker_options, rung=rung, self_play_share=self_play_share,
+            refresh_every=refresh_every, memory_games=memory_games, rate_training=rate_training, run=run,
+            num_envs=num_envs, num_steps=num_steps, evaluation=evaluation, team_share=team_share, seed=seed,
+            truncate_after=truncate_after, restart_games=restart_games,
         )  # fmt: skip
         if self.game is not INTERFACE:
             raise ConfigError(f"data.game={game}: this datamodule plays envs.showdown")
