@@ -117,11 +117,11 @@ class Promotion(L.Callback):
     def _period(self, data: LeagueDataModule, candidate: str, iteration: int, period: int) -> list[Result]:
         """Results of the candidate's matches, by the ratings as they are."""
         opposition, results = data.opposition, []
-        own, birth = opposition.league.find(candidate), int(data.trainer.lightning_module.decisions)
+        own = opposition.league.find(candidate)
         field = [
             m for m in opposition.league.members("active")
             if m.role != "main" and m.name != candidate
-            and not (m.notes.get("run") == opposition.run and m.birth > birth)
+            and not (m.notes.get("run") == opposition.run and m.birth > own.birth)
         ]  # fmt: skip
         first = opposition.player(candidate)
         for member, games in zip(field, self._games(field, own, opposition.league.games().get(candidate, 0))):
