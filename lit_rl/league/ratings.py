@@ -6,7 +6,7 @@ does not matter. A score is 1 for a win, 1/2 for a draw, 0 for a loss.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 SCALE = 173.7178  # rating points per unit of Glicko-2's own scale (step 2)
@@ -118,10 +118,8 @@ def rate_period(
     Raises:
         ValueError: a score outside [0, games], or a member without a rating.
     """
-    scores, total = _checked(scores, ratings), dict.fromkeys(ratings, 0.0)
-    for s in scores:
-        total[s.member] += s.games
-        total[s.opponent] += s.games
+    scores = _checked(scores, ratings)
+    total = _games(scores)
     games: dict[str, list[tuple[Rating, float, float]]] = {}
     for s in scores:
         weight = min(1.0, max_games / max(total[s.member], total[s.opponent]))
@@ -141,20 +139,24 @@ def rate_matches(ratings: Mapping[str, Rating], scores: Iterable[Score], tau: fl
     Raises:
         ValueError: a score outside [0, games], or a member without a rating.
     """
-    scores, total = _checked(scores, ratings), dict.fromkeys(ratings, 0.0)
-    for s in scores:
-        total[s.member] += s.games
-        total[s.opponent] += s.games
+    scores = _checked(scores, ratings)
+    total = _games(scores)
     rounds = max(1, math.ceil(max(total.values(), default=0.0) / PERIOD_GAMES))
     root = math.sqrt(rounds)
     part = [s._replace(score=s.score / rounds, games=s.games / rounds) for s in scores]
     after = {name: r._replace(volatility=r.volatility / root) for name, r in ratings.items()}
     for _ in range(rounds):
         after |= rate_period(after, part, tau / root, math.inf)
-    return {
-        name: after[name]._replace(volatility=after[name].volatility * root)
-        for name, games in total.items() if games > 0
-    }  # fmt: skip
+    return {name: after[name]._replace(volatility=after[name].volatility * root) for name in total}
+
+
+def _games(scores: Sequence[Score]) -> dict[str, float]:
+    """How many games each member plays; who plays none is not in it."""
+    total: dict[str, float] = {}
+    for s in scores:
+        for name in (s.member, s.opponent):
+            total[name] = total.get(name, 0.0) + s.games
+    return total
 
 
 def _checked(scores: Iterable[Score], ratings: Mapping) -> list[Score]:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from lit_rl.league.ratings import (
+    SCALE,
     Rating,
     Score,
     elo,
@@ -68,6 +69,15 @@ def test_a_period_of_many_games():
     few = [Score("a", "b", 3.0, 5.0), Score("c", "a", 1.0, 5.0)]
     assert rate_matches(sure | {"a": PLAYER}, few) == rate_period(sure | {"a": PLAYER}, few)
     assert rate_matches(sure, []) == {}
+
+
+def test_every_game_of_a_match_counts_once():
+    """Even games against somebody whose strength is known each tell a quarter: 1 / phi'^2 = 1 / phi^2 + games / 4."""
+    before = {"a": Rating(1500, 350, 1e-6), "known": Rating(1500, 1e-3, 1e-6)}
+    for games in (40, 400, 4000):
+        after = rate_matches(before, [Score("a", "known", games / 2, games)])
+        expected = SCALE / math.hypot(SCALE / 350, math.sqrt(games / 4))
+        assert after["a"] == (pytest.approx(1500), pytest.approx(expected, rel=1e-3), pytest.approx(1e-6, rel=0.1))
 
 
 def test_elo():
